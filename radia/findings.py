@@ -1,0 +1,77 @@
+"""The 14 observations of CheXpert, the values of a label, and what an uncertain one is taken for in training.
+
+Nothing here reads files. Order and names follow Irvin et al., CheXpert (AAAI 2019), table 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radia.errors import UnknownFinding
+
+FINDINGS: tuple[str, ...] = (
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
+COMPETITION_5: tuple[str, ...] = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+
+PRESENT, ABSENT, UNCERTAIN = 1.0, 0.0, -1.0
+"""A finding that a report does not mention is blank: NaN in arrays and frames, an empty field in CSV."""
+
+
+class UncertaintyPolicy(StrEnum):
+    """What a label of -1 becomes in training (Irvin et al. 2019, section 3)."""
+
+    IGNORE = "ignore"
+    ZEROS = "zeros"
+    ONES = "ones"
+
+
+def position(finding: str) -> int:
+    """The column of a finding. Raises UnknownFinding."""
+    if finding not in FINDINGS:
+        raise UnknownFinding(finding)
+    return FINDINGS.index(finding)
+
+
+def training_targets(
+    labels: NDArray[np.float64],
+    policies: Mapping[str, UncertaintyPolicy],
+    *,
+    default: UncertaintyPolicy = UncertaintyPolicy.IGNORE,
+    blank_is_absent: bool = True,
+    findings: tuple[str, ...] = FINDINGS,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Targets in [0, 1] and weights (1 counts, 0 is left out of the loss), both [n, findings].
+
+    labels: [n, findings] of 1, 0, -1 and NaN. Values strictly between 0 and 1 are soft labels and stay.
+    """
+    targets = labels.astype(np.float32, copy=True)
+    weights = np.ones_like(targets)
+    blank = np.isnan(targets)
+    targets[blank] = 0.0
+    if not blank_is_absent:
+        weights[blank] = 0.0
+    for column, finding in enumerate(findings):
+        uncertain = labels[:, column] == UNCERTAIN
+        policy = policies.get(finding, default)
+        targets[uncertain, column] = 1.0 if policy is UncertaintyPolicy.ONES else 0.0
+        if policy is UncertaintyPolicy.IGNORE:
+            weights[uncertain, column] = 0.0
+    return targets, weights

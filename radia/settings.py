@@ -1,0 +1,204 @@
+"""params.yaml and the environment, typed. The only reader of either.
+
+`params.yaml` is looked for in this order: the path given, `$RADIA_PARAMS`, `<data>/params.yaml`, `./params.yaml`, and
+then the defaults below. Unknown names are errors: a misspelt parameter never falls back in silence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from radia.errors import SettingsError
+from radia.findings import UncertaintyPolicy
+from radia.workspace import Workspace
+
+
+class Section(BaseModel):
+    """A section of params.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def digest(self) -> str:
+        """SHA-256 of the values, for telling whether a step must run again."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+class DeidentifySettings(Section):
+    """Options of DICOM PS3.15 annex E beyond the Basic Profile, and how burned-in text is looked for."""
+
+    retain_safe_private: bool = False
+    retain_uids: bool = False
+    retain_device_identity: bool = False
+    retain_institution_identity: bool = False
+    retain_patient_characteristics: bool = True
+    retain_full_dates: bool = False
+    retain_modified_dates: bool = True
+    clean_descriptors: bool = False
+    clean_structured_content: bool = False
+    clean_graphics: bool = False
+    clean_pixels: bool = True
+    workers: int = Field(0, ge=0, description="processes; 0: one per core")
+
+
+class ImageSettings(Section):
+    """How gray pixels become the square uint8 images that models see."""
+
+    side: int = Field(384, ge=32, le=2048)
+    shard_bytes: int = Field(2_000_000_000, gt=0)
+
+
+class QualitySettings(Section):
+    """Bounds of the rules of data quality; the rules themselves are data in radia/quality_rules.yaml."""
+
+    min_images: int = 20
+    max_refused_fraction: float = 0.2
+    max_prevalence_change: float = 0.15
+
+
+class SnapshotSettings(Section):
+    """The split. A patient's side is a keyed hash of the pseudonym: it never changes when data is added."""
+
+    validation_fraction: float = Field(0.15, gt=0, lt=0.5)
+    test_fraction: float = Field(0.25, gt=0, lt=0.5)
+
+
+class LabelSettings(Section):
+    """What uncertain and blank labels are taken for in training."""
+
+    uncertain: UncertaintyPolicy = UncertaintyPolicy.IGNORE
+    uncertain_by_finding: dict[str, UncertaintyPolicy] = {
+        "Atelectasis": UncertaintyPolicy.ONES,
+        "Edema": UncertaintyPolicy.ONES,
+    }
+    blank_is_absent: bool = True
+
+
+class SuspectSettings(Section):
+    """Search for wrong labels."""
+
+    folds: int = Field(5, ge=2)
+
+
+class FinetuneSettings(Section):
+    """The model and its training."""
+
+    base: str = "mlflow:cxr@champion"
+    backbone: Literal["densenet121", "densenet-slim"] = "densenet121"
+    epochs: int = Field(4, ge=1)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    augment: bool = True
+    threads: int = Field(0, ge=0, description="CPU threads; 0: all cores")
+
+
+class EvaluateSettings(Section):
+    """Intervals and which findings are averaged."""
+
+    replicates: int = Field(1000, ge=100)
+    min_positives: int = Field(3, ge=1, description="findings with fewer are marked and not averaged")
+
+
+class GateSettings(Section):
+    """Rules that a candidate must pass before a person is asked."""
+
+    min_mean_auroc_gain: float = 0.0
+    max_finding_auroc_loss: float = 0.05
+    min_test_studies: int = 30
+
+
+class Settings(Section):
+    """All of params.yaml."""
+
+    seed: int = 0
+    deidentify: DeidentifySettings = DeidentifySettings()
+    images: ImageSettings = ImageSettings()
+    quality: QualitySettings = QualitySettings()
+    snapshot: SnapshotSettings = SnapshotSettings()
+    labels: LabelSettings = LabelSettings()
+    suspects: SuspectSettings = SuspectSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    gate: GateSettings = GateSettings()
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """The settings in force. Raises SettingsError, naming the parameter."""
+    source = _params_file(path)
+    if source is None:
+        return Settings()
+    try:
+        values = yaml.safe_load(source.read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise SettingsError(f"{source} cannot be read as YAML: {type(error).__name__}") from error
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise SettingsError(f"{source}: {name}: {first['msg']}") from error
+
+
+def workspace(root: Path | None = None) -> Workspace:
+    """The site's data folder: the one given, `$RADIA_DATA`, or `data/`."""
+    return Workspace(Path(root or os.environ.get("RADIA_DATA") or "data"))
+
+
+def ledger_url(site: Workspace) -> str:
+    """The ledger's database: `$RADIA_LEDGER_URL`, or SQLite in the data folder."""
+    return os.environ.get("RADIA_LEDGER_URL") or site.ledger_url
+
+
+def mlflow_url(site: Workspace) -> str:
+    """MLflow: `$MLFLOW_TRACKING_URI`, or SQLite in the data folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or site.mlflow_url
+
+
+def key_from_environment() -> bytes | None:
+    """The pseudonymisation key in `$RADIA_KEY` (64 hex digits), or None. Raises SettingsError."""
+    text = os.environ.get("RADIA_KEY")
+    if not text:
+        return None
+    try:
+        key = bytes.fromhex(text)
+    except ValueError as error:
+        raise SettingsError("RADIA_KEY is not hexadecimal: expected 64 hex digits (openssl rand -hex 32)") from error
+    if len(key) != 32:
+        raise SettingsError(f"RADIA_KEY holds {len(key)} bytes: expected 32 (openssl rand -hex 32)")
+    return key
+
+
+def quiet_dependencies() -> None:
+    """Turns off the telemetry and update checks of every dependency, before it is imported."""
+    for name, value in {
+        "ANALYTICS": "false",
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "1",
+        "DVC_NO_ANALYTICS": "1",
+        "GX_ANALYTICS_ENABLED": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _params_file(path: Path | None) -> Path | None:
+    if path is not None:
+        if not path.is_file():
+            raise SettingsError(f"{path} does not exist")
+        return path
+    named = os.environ.get("RADIA_PARAMS")
+    if named:
+        return _params_file(Path(named))
+    candidates = (workspace().root / "params.yaml", Path("params.yaml"))
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
