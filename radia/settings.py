@@ -58,8 +58,16 @@ class QualitySettings(Section):
     """Bounds of the rules of data quality; the rules themselves are data in radia/quality_rules.yaml."""
 
     min_images: int = 20
+    min_labelled_fraction: float = 0.5
+    warn_refused_fraction: float = 0.05
     max_refused_fraction: float = 0.2
-    max_prevalence_change: float = 0.15
+    min_side: int = Field(256, description="rows and columns of the radiograph as it came")
+    max_side: int = 8192
+    max_saturation: float = Field(0.6, description="part of the pixels at the darkest or brightest value")
+    max_prevalence_change: float = Field(0.15, description="beyond two standard errors")
+    max_site_change: float = Field(0.25, description="of a site's share of the images, beyond two standard errors")
+    max_measure_shift: float = Field(2.0, description="of a batch's median, in robust standard deviations")
+    rules_file: str = Field("", description="a hospital's own rules, as in radia/quality_rules.yaml; read after those")
 
 
 class SnapshotSettings(Section):
@@ -95,10 +103,25 @@ class FinetuneSettings(Section):
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
-    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    precision: Literal["auto", "32-true", "bf16-mixed"] = Field("auto", description="auto: bf16 where hardware has it")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     augment: bool = True
+    side: int | None = Field(None, ge=32, le=1024, description="of the model's input; none: the base's own")
+    warmup: float = Field(0.1, ge=0, lt=1, description="part of the steps in which the learning rate rises")
+    calibrate: bool = Field(True, description="temperature of the logits, chosen on validation")
     threads: int = Field(0, ge=0, description="CPU threads; 0: all cores")
+
+
+class StandInSettings(Section):
+    """The model that takes the base's place on a site that has none yet: a slim network trained on phantoms.
+
+    For trying out, and for the embedded hospital; a hospital registers its CheXpert model instead.
+    """
+
+    images: int = Field(2000, ge=50)
+    side: int = Field(128, ge=32)
+    epochs: int = Field(5, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
 
 
 class EvaluateSettings(Section):
@@ -106,6 +129,8 @@ class EvaluateSettings(Section):
 
     replicates: int = Field(1000, ge=100)
     min_positives: int = Field(3, ge=1, description="findings with fewer are marked and not averaged")
+    min_group: int = Field(20, ge=2, description="subgroups of fewer images are not listed")
+    intersections: bool = Field(True, description="subgroups by two attributes at once")
 
 
 class GateSettings(Section):
@@ -127,6 +152,7 @@ class Settings(Section):
     labels: LabelSettings = LabelSettings()
     suspects: SuspectSettings = SuspectSettings()
     finetune: FinetuneSettings = FinetuneSettings()
+    stand_in: StandInSettings = StandInSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     gate: GateSettings = GateSettings()
 
@@ -153,9 +179,20 @@ def workspace(root: Path | None = None) -> Workspace:
     return Workspace(Path(root or os.environ.get("RADIA_DATA") or "data"))
 
 
+def demo_workspace() -> Workspace:
+    """`$RADIA_DATA`, or `data/demo`, which this process then works in: a demonstration never mixes with a site's data."""
+    os.environ.setdefault("RADIA_DATA", "data/demo")
+    return workspace()
+
+
 def ledger_url(site: Workspace) -> str:
     """The ledger's database: `$RADIA_LEDGER_URL`, or SQLite in the data folder."""
     return os.environ.get("RADIA_LEDGER_URL") or site.ledger_url
+
+
+def ledger_anchor_file(site: Workspace) -> Path:
+    """Where the ledger's newest anchor is kept: `$RADIA_LEDGER_ANCHOR` (better on another disk), or the data folder."""
+    return Path(os.environ.get("RADIA_LEDGER_ANCHOR") or site.ledger_anchor_file)
 
 
 def mlflow_url(site: Workspace) -> str:
@@ -165,16 +202,12 @@ def mlflow_url(site: Workspace) -> str:
 
 def key_from_environment() -> bytes | None:
     """The pseudonymisation key in `$RADIA_KEY` (64 hex digits), or None. Raises SettingsError."""
-    text = os.environ.get("RADIA_KEY")
-    if not text:
-        return None
-    try:
-        key = bytes.fromhex(text)
-    except ValueError as error:
-        raise SettingsError("RADIA_KEY is not hexadecimal: expected 64 hex digits (openssl rand -hex 32)") from error
-    if len(key) != 32:
-        raise SettingsError(f"RADIA_KEY holds {len(key)} bytes: expected 32 (openssl rand -hex 32)")
-    return key
+    return _hex_key("RADIA_KEY")
+
+
+def ledger_key_from_environment() -> bytes | None:
+    """The ledger's key in `$RADIA_LEDGER_KEY` (64 hex digits), or None. Raises SettingsError."""
+    return _hex_key("RADIA_LEDGER_KEY")
 
 
 def quiet_dependencies() -> None:
@@ -190,6 +223,19 @@ def quiet_dependencies() -> None:
         "GIT_PYTHON_REFRESH": "quiet",
     }.items():
         os.environ.setdefault(name, value)
+
+
+def _hex_key(name: str) -> bytes | None:
+    text = os.environ.get(name)
+    if not text:
+        return None
+    try:
+        key = bytes.fromhex(text)
+    except ValueError as error:
+        raise SettingsError(f"{name} is not hexadecimal: expected 64 hex digits (openssl rand -hex 32)") from error
+    if len(key) != 32:
+        raise SettingsError(f"{name} holds {len(key)} bytes: expected 32 (openssl rand -hex 32)")
+    return key
 
 
 def _params_file(path: Path | None) -> Path | None:

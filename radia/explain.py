@@ -1,0 +1,49 @@
+"""Heat maps: where on the image a model sees each finding. Nothing here draws; it returns arrays.
+
+Grad-CAM (Selvaraju et al., ICCV 2017) weighs each map of features by the mean gradient of the logit over it. This
+model's head is linear over average-pooled maps, so that gradient is the head's own weight divided by the number of
+cells, and all findings' maps come from one forward pass: relu(sum_c w_kc A_c), equal to Grad-CAM up to that number.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from radia.model import ChestModel, to_input
+from radia.predict import as_tensor, evaluating
+
+
+class GradCam(NamedTuple):
+    """logits: [n, findings]. maps: [n, findings, h, w], ≥ 0, in units of the logit.
+
+    Before the ReLU, a map's mean plus the head's bias is the logit: a cell's value is what it speaks for the finding.
+    """
+
+    logits: NDArray[np.float32]
+    maps: NDArray[np.float32]
+
+
+def grad_cam(model: ChestModel, pixels: NDArray[np.uint8] | Tensor) -> GradCam:
+    """The maps of all findings at once, for uint8 images [n, rows, columns], in one forward pass."""
+    device = next(model.parameters()).device
+    with torch.inference_mode(), evaluating(model):
+        features = model.features(to_input(as_tensor(pixels, device), model.preprocessing))
+        logits = model.head(features.mean(dim=(2, 3)))
+        maps = torch.einsum("fc,nchw->nfhw", model.head.weight, features).relu()
+    return GradCam(logits.cpu().numpy(), maps.cpu().numpy())
+
+
+def upsampled(maps: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """Maps [..., h, w] enlarged to [..., side, side] (bilinear), each scaled to a peak of 1; an empty one stays 0."""
+    flat = torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32)).reshape(-1, 1, *maps.shape[-2:])
+    large = functional.interpolate(flat, (side, side), mode="bilinear", align_corners=False)
+    peak = large.amax(dim=(2, 3), keepdim=True)
+    scaled = torch.where(peak > 0, large / peak.clamp(min=torch.finfo(torch.float32).tiny), torch.zeros_like(large))
+    result: NDArray[np.float32] = scaled.reshape(*maps.shape[:-2], side, side).numpy()
+    return result
