@@ -108,6 +108,16 @@ class Workspace:
         return f"sqlite:///{self.root.resolve() / 'ledger.db'}"
 
     @property
+    def ledger_key_file(self) -> Path:
+        """The key of the ledger's HMACs, mode 0600."""
+        return self.root / "keys" / "ledger.key"
+
+    @property
+    def ledger_anchor_file(self) -> Path:
+        """The ledger's newest anchor, unless the environment names a file on another disk."""
+        return self.root / "ledger.anchor"
+
+    @property
     def mlflow_url(self) -> str:
         """MLflow's tracking and registry database, unless the environment names another."""
         return f"sqlite:///{self.root.resolve() / 'mlflow.db'}"
