@@ -134,11 +134,20 @@ class EvaluateSettings(Section):
 
 
 class GateSettings(Section):
-    """Rules that a candidate must pass before a person is asked."""
+    """Rules that a candidate must pass before a person is asked (a predetermined change-control plan)."""
 
     min_mean_auroc_gain: float = 0.0
-    max_finding_auroc_loss: float = 0.05
+    max_finding_auroc_loss: float = Field(0.05, ge=0)
+    max_group_auroc_loss: float = Field(0.05, ge=0)
+    max_mean_ece: float = Field(0.15, gt=0, le=1)
     min_test_studies: int = 30
+    min_gold_reads: int = Field(0, ge=0)
+    human_floor: bool = Field(False, description="the mean F1 of human readers must be reached")
+    human_floor_margin: float = Field(0.0, ge=0)
+    must_be_shown: tuple[str, ...] = Field(
+        ("held-out images", "gold reads", "mean AUROC gain"),
+        description="rules for which 'not enough evidence' blocks; a rule that fails always does",
+    )
 
 
 class Settings(Section):

@@ -1,0 +1,216 @@
+"""The candidate against the model in use on the held-out images of one snapshot: values in, one JSON-able dict out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from radia import metrics
+from radia.findings import FINDINGS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from radia.settings import EvaluateSettings
+
+CURVE_POINTS = 120
+GROUP_METRICS = ("auroc", "f1", "sensitivity", "specificity")
+
+
+def evaluate_candidate(
+    truth: metrics.Floats,
+    base_probs: metrics.Floats,
+    candidate_probs: metrics.Floats,
+    *,
+    patients: ArrayLike,
+    base_thresholds: ArrayLike | Mapping[str, float],
+    candidate_thresholds: ArrayLike | Mapping[str, float],
+    groups: pd.DataFrame,
+    settings: EvaluateSettings,
+    seed: int,
+    findings: Sequence[str] = FINDINGS,
+    estimates: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Both models' metrics with intervals, their paired differences, subgroups and curves; JSON-able.
+
+    truth [n, f] of 1, 0, NaN (unknown: left out); probs [n, f]; patients [n]; thresholds chosen on validation;
+    groups: one row an image, one column an attribute (site, sex, age_band, view, manufacturer), blanks allowed;
+    estimates: what radia/estimate.py says about the same models under label noise, kept as it is.
+
+    Keys: n, patients, findings (names), models {"base" | "candidate": the JSON of `radia evaluate`, with "thresholds"},
+    differences (candidate minus base), groups (a list), curves {model: {finding: roc, pr, calibration}}, estimates.
+    """
+    labels = np.asarray(truth, np.float64)
+    assessed = {
+        name: metrics.assess(
+            labels,
+            probs,
+            findings=findings,
+            thresholds=thresholds,
+            groups=patients,
+            replicates=settings.replicates,
+            seed=seed,
+            min_positives=settings.min_positives,
+        )
+        for name, probs, thresholds in (
+            ("base", base_probs, base_thresholds),
+            ("candidate", candidate_probs, candidate_thresholds),
+        )
+    }
+    base, candidate = assessed["base"], assessed["candidate"]
+    limits = {"base": base_thresholds, "candidate": candidate_thresholds}
+    return {
+        "n": len(labels),
+        "patients": base.groups,
+        "findings": list(findings),
+        "models": {
+            name: {**metrics.table_of(model), "thresholds": _by_finding(limits[name], findings)}
+            for name, model in assessed.items()
+        },
+        "differences": metrics.differences(base, candidate),
+        "groups": subgroups(base, candidate, groups, settings),
+        "curves": {
+            name: {finding: curves(model.columns[k]) for k, finding in enumerate(findings)}
+            for name, model in assessed.items()
+        },
+        "estimates": dict(estimates or {}),
+    }
+
+
+def _by_finding(thresholds: ArrayLike | Mapping[str, float], findings: Sequence[str]) -> dict[str, float]:
+    if isinstance(thresholds, Mapping):
+        return {finding: float(thresholds.get(finding, 0.5)) for finding in findings}
+    return dict(zip(findings, map(float, np.asarray(thresholds, np.float64)), strict=True))
+
+
+# --- subgroups ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Subgroup:
+    """Rows that share a value of an attribute, or of two."""
+
+    attribute: str
+    value: str
+    rows: metrics.Bools
+
+
+def subgroups(
+    base: metrics.Assessment, candidate: metrics.Assessment, groups: pd.DataFrame, settings: EvaluateSettings
+) -> list[dict[str, Any]]:
+    """One entry a subgroup of at least `settings.min_group` images.
+
+    Each holds attribute, group, n, patients, means {metric: {"base", "candidate", "difference"}}, underdiagnosis (the
+    false-positive rate of No Finding: sick, and called healthy; Seyyed-Kalantari et al. 2021) and, for single
+    attributes, findings {F: {n, positives, metric: {...}}}. Intervals are analytic (clustered by patient).
+    """
+    found = list(_single(groups)) + (list(_pairs(groups)) if settings.intersections else [])
+    return [
+        _subgroup_json(base, candidate, group, settings.min_positives)
+        for group in found
+        if group.rows.sum() >= settings.min_group
+    ]
+
+
+def _single(groups: pd.DataFrame) -> Iterator[Subgroup]:
+    for attribute in groups.columns:
+        values = groups[attribute].astype("string").fillna("unknown").replace("", "unknown")
+        for value in sorted(values.unique()):
+            yield Subgroup(str(attribute), str(value), (values == value).to_numpy(dtype=bool))
+
+
+def _pairs(groups: pd.DataFrame) -> Iterator[Subgroup]:
+    single = [group for group in _single(groups) if not group.rows.all()]
+    for first, second in combinations(single, 2):
+        rows = first.rows & second.rows
+        if first.attribute != second.attribute and rows.any():
+            yield Subgroup(f"{first.attribute} × {second.attribute}", f"{first.value} · {second.value}", rows)
+
+
+def _subgroup_json(
+    base: metrics.Assessment, candidate: metrics.Assessment, group: Subgroup, min_positives: int
+) -> dict[str, Any]:
+    codes = np.unique(base.codes[group.rows], return_inverse=True)[1]
+    patients = int(codes.max()) + 1
+    comparisons = {
+        finding: metrics.Comparison(base.columns[k].within(group.rows), candidate.columns[k].within(group.rows))
+        for k, finding in enumerate(base.findings)
+    }
+    kept = [name for name, comparison in comparisons.items() if comparison.base.rarer >= min_positives]
+    out: dict[str, Any] = {
+        "attribute": group.attribute,
+        "group": group.value,
+        "n": int(group.rows.sum()),
+        "patients": patients,
+        "over": len(kept),
+        "means": {
+            metric: metrics.mean_comparison([comparisons[name] for name in kept], metric, codes, patients)
+            for metric in GROUP_METRICS
+        },
+    }
+    if "No Finding" in comparisons:
+        out["underdiagnosis"] = comparisons["No Finding"].json("false_positive_rate", codes, patients)
+    if "×" not in group.attribute:
+        out["findings"] = {
+            name: {
+                "n": len(comparison.base.rows),
+                "positives": comparison.base.positives,
+                **{metric: comparison.json(metric, codes, patients) for metric in GROUP_METRICS},
+            }
+            for name, comparison in comparisons.items()
+        }
+    return out
+
+
+# --- curves ---------------------------------------------------------------------------------------------------------
+
+
+def curves(column: metrics.Column) -> dict[str, Any]:
+    """ROC and precision-recall curves of at most `CURVE_POINTS` points, calibration by tenths, counts at the threshold.
+
+    roc: [false-positive rate, sensitivity]; pr: [recall, precision]; calibration: [mean probability, part present, n];
+    confusion: TP, FP, FN, TN. Empty where the finding has one class only.
+    """
+    out: dict[str, Any] = {
+        "confusion": [int(number) for number in column.counts()],
+        "calibration": _calibration(column),
+    }
+    if column.rarer == 0:
+        return {**out, "roc": [], "pr": []}
+    order = np.argsort(-column.score, kind="stable")
+    truth, score = column.truth[order], column.score[order]
+    last = np.append(np.flatnonzero(np.diff(score)), len(score) - 1)
+    hits = np.concatenate([[0], np.cumsum(truth)[last]])
+    false = np.concatenate([[0], (last + 1)]) - hits
+    sensitivity, false_rate = hits / hits[-1], false / false[-1]
+    precision = np.concatenate([[1.0], hits[1:] / (hits[1:] + false[1:])])
+    kept = _thinned(sensitivity + false_rate)
+    return {
+        **out,
+        "roc": np.round(np.column_stack([false_rate, sensitivity])[kept], 5).tolist(),
+        "pr": np.round(np.column_stack([sensitivity, precision])[_thinned(sensitivity)], 5).tolist(),
+    }
+
+
+def _thinned(progress: metrics.Floats) -> metrics.Ints:
+    """Indices of at most about CURVE_POINTS points, evenly along a rising quantity; first and last stay."""
+    if len(progress) <= CURVE_POINTS:
+        return np.arange(len(progress))
+    wanted = np.linspace(progress[0], progress[-1], CURVE_POINTS)
+    return np.unique(
+        np.concatenate([np.searchsorted(progress, wanted), [0, len(progress) - 1]]).clip(0, len(progress) - 1)
+    )
+
+
+def _calibration(column: metrics.Column) -> list[list[float]]:
+    bins = metrics.calibration_bin(column.score)
+    return [
+        [round(float(column.score[bins == b].mean()), 5), round(float(column.truth[bins == b].mean()), 5), int(size)]
+        for b, size in enumerate(np.bincount(bins, minlength=metrics.ECE_BINS))
+        if size
+    ]

@@ -1,0 +1,308 @@
+"""The figures of an evaluation: functions from the dict of `evaluate_candidate` to a matplotlib figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Evaluation = Mapping[str, Any]
+
+INK, MUTED, GRID = "#1c2330", "#5b6577", "#e3e7ee"
+COLOURS = {"base": "#97a3b6", "candidate": "#1d5fbf", "reader": "#c8641b"}
+GOOD, BAD = "#1b7f4b", "#b3261e"
+DEFAULT_NAMES = {"base": "model in use", "candidate": "candidate"}
+MODELS = ("base", "candidate")
+
+
+def final_results(evaluation: Evaluation, names: Mapping[str, str] = DEFAULT_NAMES) -> Figure:
+    """AUROC and F1 of each finding and of the means, both models, with 95% intervals; readers where there are some."""
+    findings = _by_candidate_auroc(evaluation)
+    pools = [pool for pool in ("all", "competition-5") if _mean(evaluation, pool, "auroc")["value"] is not None]
+    rows = [*(_label(evaluation, finding) for finding in findings), *(_pool_label(evaluation, pool) for pool in pools)]
+    figure, axes = _subplots(1, 2, width=11.5, height=0.36 * len(rows) + 1.5, sharey=True)
+    for axis, metric, title in zip(axes.flat, ("auroc", "f1"), ("AUROC", "F1 at the threshold"), strict=True):
+        for position, place in enumerate([*findings, *pools]):
+            y = position + 0.6 * (place in pools)
+            for model, offset in (("base", 0.16), ("candidate", -0.16)):
+                entry = _entry(evaluation, model, place, metric)
+                _interval(axis, entry, y + offset, COLOURS[model], "D" if place in pools else "o")
+            for value in _reader_values(evaluation, place, metric):
+                axis.plot(value, y, marker="|", color=COLOURS["reader"], markersize=9, markeredgewidth=1.8)
+        axis.axhline(len(findings) - 0.2, color=GRID, linewidth=1.2)
+        axis.set_title(title, loc="left")
+        axis.set_xlim(*_range(evaluation, [*findings, *pools], metric))
+        axis.grid(axis="x")
+    ticks = [position + 0.6 * (position >= len(findings)) for position in range(len(rows))]
+    axes.flat[0].set_yticks(ticks, rows)
+    axes.flat[0].set_ylim(ticks[-1] + 0.6, -0.7)
+    for label in axes.flat[0].get_yticklabels()[len(findings) :]:
+        label.set_fontweight("bold")
+    _legend(figure, names, readers=bool(evaluation.get("readers")))
+    return figure
+
+
+def roc_curves(evaluation: Evaluation, names: Mapping[str, str] = DEFAULT_NAMES) -> Figure:
+    """One small ROC plot a finding, with the readers' points."""
+
+    def draw(axis: Axes, finding: str) -> None:
+        axis.plot([0, 1], [0, 1], color=GRID, linewidth=1)
+        for model in MODELS:
+            _line(axis, evaluation["curves"][model][finding]["roc"], COLOURS[model])
+        for reader in _readers_of(evaluation, finding):
+            if reader["specificity"]["value"] is not None and reader["sensitivity"]["value"] is not None:
+                point = (1 - reader["specificity"]["value"], reader["sensitivity"]["value"])
+                axis.plot(*point, marker="x", color=COLOURS["reader"], markersize=6, markeredgewidth=1.6)
+        _corner(axis, _pair(evaluation, finding, "auroc"), right=True)
+
+    return _small_multiples(evaluation, draw, "1 - specificity", "sensitivity", names)
+
+
+def pr_curves(evaluation: Evaluation, names: Mapping[str, str] = DEFAULT_NAMES) -> Figure:
+    """One small precision-recall plot a finding, with the prevalence as the level of chance."""
+
+    def draw(axis: Axes, finding: str) -> None:
+        prevalence = evaluation["models"]["base"]["findings"][finding]["prevalence"]
+        if prevalence is not None:
+            axis.axhline(prevalence, color=GRID, linewidth=1)
+        for model in MODELS:
+            _line(axis, evaluation["curves"][model][finding]["pr"], COLOURS[model])
+        for reader in _readers_of(evaluation, finding):
+            if reader["ppv"]["value"] is not None and reader["sensitivity"]["value"] is not None:
+                point = (reader["sensitivity"]["value"], reader["ppv"]["value"])
+                axis.plot(*point, marker="x", color=COLOURS["reader"], markersize=6, markeredgewidth=1.6)
+        _corner(axis, _pair(evaluation, finding, "auprc"), right=False)
+
+    return _small_multiples(evaluation, draw, "sensitivity (recall)", "PPV (precision)", names)
+
+
+def calibration(evaluation: Evaluation, names: Mapping[str, str] = DEFAULT_NAMES) -> Figure:
+    """Predicted probability against the part truly present, by tenths; the area of a point grows with its images."""
+
+    def draw(axis: Axes, finding: str) -> None:
+        axis.plot([0, 1], [0, 1], color=GRID, linewidth=1)
+        for model in MODELS:
+            points = np.array(evaluation["curves"][model][finding]["calibration"]).reshape(-1, 3)
+            if len(points):
+                size = 6 + 60 * points[:, 2] / points[:, 2].sum()
+                axis.plot(points[:, 0], points[:, 1], color=COLOURS[model], linewidth=1, alpha=0.7)
+                axis.scatter(points[:, 0], points[:, 1], s=size, color=COLOURS[model], linewidth=0)
+        _corner(axis, _pair(evaluation, finding, "ece"), right=True)
+
+    return _small_multiples(evaluation, draw, "predicted probability", "part present", names)
+
+
+def subgroup_forest(evaluation: Evaluation, names: Mapping[str, str] = DEFAULT_NAMES) -> Figure:
+    """Mean AUROC of both models in each subgroup, and the difference with its 95% interval."""
+    groups = [g for g in evaluation["groups"] if "×" not in g["attribute"]]
+    rows, places, attribute, y = [], [], None, -1.0
+    for group in groups:
+        y += 1.0 if group["attribute"] == attribute else 1.5
+        attribute = group["attribute"]
+        places.append(y)
+        rows.append(f"{attribute.replace('_', ' ')}: {group['group']}  (n = {group['n']})")
+    figure, axes = _subplots(1, 2, width=11.5, height=0.34 * (places[-1] if places else 1) + 1.6, sharey=True)
+    left, right = axes.flat
+    for group, y in zip(groups, places, strict=True):
+        auroc = group["means"]["auroc"]
+        for model, offset in (("base", 0.16), ("candidate", -0.16)):
+            _interval(left, auroc[model], y + offset, COLOURS[model])
+        gain = auroc["difference"]
+        sure = gain["low"] is not None and (gain["low"] > 0 or gain["high"] < 0)
+        colour = (GOOD if gain["value"] > 0 else BAD) if sure else MUTED
+        _interval(right, gain, y, colour, "s")
+    right.axvline(0, color=INK, linewidth=0.8)
+    left.set_title("mean AUROC", loc="left")
+    right.set_title("gain in mean AUROC (right of 0: better)", loc="left")
+    left.set_yticks(places, rows)
+    left.set_ylim((places[-1] if places else 0) + 0.8, (places[0] if places else 0) - 0.8)
+    for axis in (left, right):
+        axis.grid(axis="x")
+    _legend(figure, names, readers=False)
+    return figure
+
+
+def confusion(evaluation: Evaluation, names: Mapping[str, str] = DEFAULT_NAMES) -> Figure:
+    """The candidate's decisions at its thresholds: counts of found, missed, false alarms and rightly cleared."""
+    findings = list(evaluation["findings"])
+    figure, axes = _grid(len(findings))
+    for axis, finding in zip(axes.flat, findings, strict=False):
+        tp, fp, fn, tn = evaluation["curves"]["candidate"][finding]["confusion"]
+        threshold = evaluation["models"]["candidate"]["thresholds"][finding]
+        for (row, column), count, total, good in (
+            ((0, 0), tp, tp + fn, True),
+            ((0, 1), fn, tp + fn, False),
+            ((1, 0), fp, fp + tn, False),
+            ((1, 1), tn, fp + tn, True),
+        ):
+            part = count / total if total else 0.0
+            axis.add_patch(_box(column, row, part, COLOURS["candidate"] if good else BAD))
+            axis.text(column + 0.5, row + 0.44, f"{count}", ha="center", va="center", fontsize=10, color=INK)
+            axis.text(column + 0.5, row + 0.72, f"{part:.0%}", ha="center", va="center", fontsize=7.5, color=MUTED)
+        axis.set_xlim(0, 2)
+        axis.set_ylim(2, 0)
+        axis.set_xticks([0.5, 1.5], ["called", "not called"])
+        axis.set_yticks([0.5, 1.5], ["present", "absent"], rotation=90, va="center")
+        axis.tick_params(length=0)
+        axis.set_title(f"{finding}  ≥ {threshold:.2f}", loc="left", fontsize=9)
+    for axis in axes.flat[len(findings) :]:
+        axis.set_visible(False)
+    return figure
+
+
+FIGURES: dict[str, tuple[str, Callable[[Evaluation, Mapping[str, str]], Figure]]] = {
+    "final_results": ("Results by finding", final_results),
+    "subgroups": ("Who gains: subgroups", subgroup_forest),
+    "roc": ("ROC curves", roc_curves),
+    "precision_recall": ("Precision and recall", pr_curves),
+    "calibration": ("Calibration", calibration),
+    "confusion": ("Decisions of the candidate at its thresholds", confusion),
+}
+"""File name: title and drawing function, in the order of the page."""
+
+
+# --- what the figures share -----------------------------------------------------------------------------------------
+
+
+def _subplots(rows: int, columns: int, *, width: float, height: float, sharey: bool = False) -> tuple[Figure, Any]:
+    """A figure of its own, without pyplot's global state: safe in threads and on machines without a display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.spines[["left", "bottom"]].set_color("#b8c0cc")
+        axis.tick_params(colors=INK, labelsize=9, color="#b8c0cc")
+        axis.title.set_color(INK)
+        axis.title.set_fontsize(10.5)
+        axis.set_axisbelow(True)
+        axis.grid(color=GRID, linewidth=0.8)
+        axis.grid(visible=False)
+    return figure, axes
+
+
+def _grid(count: int) -> tuple[Figure, Any]:
+    columns = min(5, max(count, 1))
+    rows = -(-count // columns) or 1
+    return _subplots(rows, columns, width=11.5, height=2.35 * rows + 0.5)
+
+
+def _small_multiples(
+    evaluation: Evaluation, draw: Callable[[Axes, str], None], x: str, y: str, names: Mapping[str, str]
+) -> Figure:
+    findings = list(evaluation["findings"])
+    figure, axes = _grid(len(findings))
+    for axis, finding in zip(axes.flat, findings, strict=False):
+        axis.set_xlim(-0.02, 1.02)
+        axis.set_ylim(-0.02, 1.02)
+        axis.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+        axis.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+        axis.tick_params(labelsize=8)
+        positives = evaluation["models"]["base"]["findings"][finding]["positives"]
+        axis.set_title(f"{finding} ({positives})", loc="left", fontsize=9)
+        draw(axis, finding)
+    for axis in axes.flat[len(findings) :]:
+        axis.set_visible(False)
+    figure.supxlabel(x, fontsize=9.5, color=MUTED)
+    figure.supylabel(y, fontsize=9.5, color=MUTED)
+    _legend(figure, names, readers=bool(evaluation.get("readers")))
+    return figure
+
+
+def _interval(axis: Axes, entry: Mapping[str, Any], y: float, colour: str, marker: str = "o") -> None:
+    if entry["value"] is None:
+        return
+    if entry["low"] is not None:
+        axis.plot([entry["low"], entry["high"]], [y, y], color=colour, linewidth=2, solid_capstyle="round", alpha=0.75)
+    axis.plot(
+        entry["value"], y, marker=marker, color=colour, markersize=6, markeredgecolor="white", markeredgewidth=0.8
+    )
+
+
+def _line(axis: Axes, points: Sequence[Sequence[float]], colour: str) -> None:
+    if points:
+        axis.plot(*np.array(points).T, color=colour, linewidth=1.7)
+
+
+def _corner(axis: Axes, text: str, *, right: bool) -> None:
+    x, side = (0.97, "right") if right else (0.04, "left")
+    axis.text(x, 0.05, text, transform=axis.transAxes, ha=side, va="bottom", fontsize=8, color=INK)
+
+
+def _pair(evaluation: Evaluation, finding: str, metric: str) -> str:
+    """'0.71 → 0.83': the model in use, then the candidate."""
+    values = [evaluation["models"][model]["findings"][finding][metric]["value"] for model in MODELS]
+    return " → ".join("?" if value is None else f"{value:.2f}" for value in values)
+
+
+def _box(x: float, y: float, part: float, colour: str) -> Any:
+    from matplotlib.colors import to_rgba
+    from matplotlib.patches import Rectangle
+
+    shade = (*to_rgba(colour)[:3], 0.06 + 0.4 * part)
+    return Rectangle((x + 0.02, y + 0.02), 0.96, 0.96, facecolor=shade, edgecolor="none")
+
+
+def _legend(figure: Figure, names: Mapping[str, str], *, readers: bool) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=COLOURS[m], linewidth=2.5, marker="o", label=names[m]) for m in MODELS]
+    if readers:
+        mark = Line2D(
+            [], [], color=COLOURS["reader"], linewidth=0, marker="x", markeredgewidth=1.6, label="radiologists"
+        )
+        handles.append(mark)
+    figure.legend(handles=handles, loc="outside upper right", ncols=3, frameon=False, fontsize=9.5, labelcolor=INK)
+
+
+def _by_candidate_auroc(evaluation: Evaluation) -> list[str]:
+    table = evaluation["models"]["candidate"]["findings"]
+    return sorted(evaluation["findings"], key=lambda f: -(table[f]["auroc"]["value"] or 0.0))
+
+
+def _label(evaluation: Evaluation, finding: str) -> str:
+    entry = evaluation["models"]["candidate"]["findings"][finding]
+    return f"{finding}{' *' if 'why' in entry else ''}  ({entry['positives']})"
+
+
+def _pool_label(evaluation: Evaluation, pool: str) -> str:
+    over = _mean(evaluation, pool, "auroc")["over"]
+    return f"mean of {over}" if pool == "all" else f"mean of the competition's {over}"
+
+
+def _mean(evaluation: Evaluation, pool: str, metric: str, model: str = "candidate") -> Mapping[str, Any]:
+    entry: Mapping[str, Any] = evaluation["models"][model]["means"][pool][metric]
+    return entry
+
+
+def _entry(evaluation: Evaluation, model: str, place: str, metric: str) -> Mapping[str, Any]:
+    if place in evaluation["models"][model]["findings"]:
+        entry: Mapping[str, Any] = evaluation["models"][model]["findings"][place][metric]
+        return entry
+    return _mean(evaluation, place, metric, model)
+
+
+def _range(evaluation: Evaluation, places: Sequence[str], metric: str) -> tuple[float, float]:
+    """From a little below the lowest value to 1; a very wide interval may leave the picture."""
+    values = [_entry(evaluation, model, place, metric)["value"] for model in MODELS for place in places]
+    lowest = min((value for value in values if value is not None), default=0.0)
+    return (max(min(lowest - 0.15, 0.45), 0.0) if metric == "auroc" else -0.02), 1.01
+
+
+def _readers_of(evaluation: Evaluation, finding: str) -> list[Mapping[str, Any]]:
+    readers = (evaluation.get("readers") or {}).get("each", {})
+    return [entry["findings"][finding] for entry in readers.values() if finding in entry["findings"]]
+
+
+def _reader_values(evaluation: Evaluation, place: str, metric: str) -> list[float]:
+    if metric != "f1":
+        return []
+    return [e["f1"]["value"] for e in _readers_of(evaluation, place) if e["f1"]["value"] is not None]
