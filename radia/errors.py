@@ -98,6 +98,10 @@ class ShardDamaged(RadiaError):
     """A shard of pixels does not have the digest that its index records."""
 
 
+class MixedSides(RadiaError):
+    """Batches of images were made with different sides, so that no model can see them together."""
+
+
 class UnknownId(RadiaError):
     """An image, study, patient, batch, snapshot or model version that nobody has seen."""
 

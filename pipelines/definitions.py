@@ -1,0 +1,21 @@
+"""All that Dagster loads."""
+
+import dagster as dg
+
+from radia.settings import quiet_dependencies
+
+quiet_dependencies()
+
+from pipelines import assets  # noqa: E402
+from pipelines.jobs import retrain  # noqa: E402
+from pipelines.resources import Site  # noqa: E402
+from pipelines.schedules import nightly  # noqa: E402
+from pipelines.sensors import inbox_sensor  # noqa: E402
+
+definitions = dg.Definitions(
+    assets=dg.load_assets_from_package_module(assets),
+    jobs=[retrain],
+    schedules=[nightly],
+    sensors=[inbox_sensor],
+    resources={"site": Site()},
+)

@@ -1,0 +1,74 @@
+"""The job `retrain` as a function, for the commands `radia run` and `radia demo`; Dagster's UI starts the same one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from pipelines.definitions import definitions
+from pipelines.resources import PROGRESS
+from radia.errors import QualityBlocked, RadiaError
+from radia.settings import workspace
+from radia.steps import Progress
+from radia.workspace import Workspace
+
+
+def retrain(
+    *,
+    inbox: Path | None = None,
+    labels: Path | None = None,
+    reports: Path | None = None,
+    params: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Runs the job in this process, recorded in the site's Dagster instance. Returns the run's id.
+
+    Raises the RadiaError that stopped a step, or QualityBlocked where a blocking check failed.
+    """
+    site = workspace()
+    token = PROGRESS.set(progress)
+    try:
+        with dg.DagsterInstance.from_config(str(dagster_home(site))) as instance:
+            result = definitions.get_job_def("retrain").execute_in_process(
+                run_config=_run_config(inbox, labels, reports, params), instance=instance
+            )
+    except dg.DagsterError as error:
+        raise _reason(error) or error from error
+    finally:
+        PROGRESS.reset(token)
+    return {"dagster_run_id": result.run_id}
+
+
+def dagster_home(site: Workspace) -> Path:
+    """Dagster's folder in the site's data folder, made on first use, with telemetry off. Absolute, as Dagster asks."""
+    home = site.dagster_home.resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    config = home / "dagster.yaml"
+    if not config.is_file():
+        config.write_text("telemetry:\n  enabled: false\nconcurrency:\n  pools:\n    default_limit: 1\n")
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home
+
+
+def _run_config(inbox: Path | None, labels: Path | None, reports: Path | None, params: Path | None) -> dict[str, Any]:
+    sources = {"inbox": inbox, "labels": labels, "reports": reports}
+    config: dict[str, Any] = {
+        "ops": {"landing": {"config": {name: str(path.resolve()) for name, path in sources.items() if path}}},
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+    }
+    if params is not None:
+        config["resources"] = {"site": {"config": {"params": str(params.resolve())}}}
+    return config
+
+
+def _reason(error: BaseException | None) -> RadiaError | None:
+    while error is not None:
+        if isinstance(error, RadiaError):
+            return error
+        if isinstance(error, dg.DagsterAssetCheckFailedError):
+            return QualityBlocked(str(error))
+        error = error.__cause__ or error.__context__
+    return None

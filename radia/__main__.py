@@ -1,0 +1,5 @@
+"""`python -m radia` is the command `radia`."""
+
+from radia.cli import main
+
+main()
