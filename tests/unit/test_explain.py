@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from radia.explain import grad_cam, upsampled
+from radia.model import ChestModel, Preprocessing, build, to_input
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (2, 64, 64), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module", params=["densenet-slim", "densenet121"])
+def model(request: pytest.FixtureRequest) -> ChestModel:
+    torch.set_num_threads(1)
+    return build(request.param, preprocessing=Preprocessing(64), seed=2).eval()
+
+
+def classical(model: ChestModel, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Grad-CAM as its paper has it: one backward pass a finding, gradients averaged over the map."""
+    features = model.features(to_input(torch.from_numpy(pixels), model.preprocessing)).detach().requires_grad_()
+    logits = model.head(features.mean((2, 3)))
+    maps = []
+    for finding in range(logits.shape[1]):
+        (gradient,) = torch.autograd.grad(logits[:, finding].sum(), features, retain_graph=True)
+        maps.append((gradient.mean((2, 3), keepdim=True) * features).sum(1).relu())
+    return torch.stack(maps, 1).detach().numpy()
+
+
+def test_all_maps_of_one_pass_are_classical_grad_cam_times_the_number_of_cells(model: ChestModel) -> None:
+    found, expected = grad_cam(model, IMAGES).maps, classical(model, IMAGES)
+    cells = found.shape[-2] * found.shape[-1]
+    assert found.shape == expected.shape
+    assert expected.max() > 0
+    assert np.allclose(found, expected * cells, atol=1e-5)
+
+
+def test_the_logits_are_the_models(model: ChestModel) -> None:
+    with torch.no_grad():
+        expected = model(to_input(torch.from_numpy(IMAGES), model.preprocessing))
+    assert np.allclose(grad_cam(model, IMAGES).logits, expected, atol=1e-5)
+
+
+def test_a_map_speaks_in_the_logits_units() -> None:
+    model = build("densenet-slim", preprocessing=Preprocessing(64), seed=2).eval()
+    with torch.no_grad():
+        model.head.weight.abs_()  # nothing for the ReLU to cut
+    logits, maps = grad_cam(model, IMAGES)
+    assert np.allclose(maps.mean((2, 3)) + model.head.bias.detach().numpy(), logits, atol=1e-4)
+
+
+def test_upsampled_maps_peak_at_one_where_the_small_one_does() -> None:
+    maps = np.zeros((1, 2, 4, 4), np.float32)
+    maps[0, 0, 1, 2] = 0.3
+    large = upsampled(maps, 64)
+    assert large.shape == (1, 2, 64, 64)
+    assert large[0, 0].max() == 1.0
+    row, column = np.unravel_index(large[0, 0].argmax(), (64, 64))
+    assert (row // 16, column // 16) == (1, 2)
+
+
+def test_a_map_of_nothing_stays_nothing() -> None:
+    assert not upsampled(np.zeros((3, 4, 4), np.float32), 8).any()

@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from radia.errors import TrainingError
+from radia.findings import FINDINGS
+from radia.fit import FitResult, best_temperature, draw_augmentation, fit, learning_rate_factor
+from radia.metrics import choose_thresholds
+from radia.model import ChestModel, Preprocessing, build, describe
+from radia.predict import predict
+from radia.settings import FinetuneSettings
+
+SETTINGS = FinetuneSettings(epochs=3, batch_size=16, learning_rate=3e-3, threads=1, precision="32-true")
+
+
+class Squares:
+    """Images whose findings are bright squares, each in its own place; a store with `read`, like ImageStore."""
+
+    def __init__(self, n: int, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.targets = (rng.random((n, 14)) < 0.4).astype(np.float32)
+        self.pixels = rng.integers(0, 60, (n, 32, 32)).astype(np.uint8)
+        for k in range(14):
+            row, column = divmod(k, 4)
+            self.pixels[:, row * 8 : row * 8 + 8, column * 8 : column * 8 + 8] += (
+                self.targets[:, k, None, None] * 190
+            ).astype(np.uint8)
+        self.ids = np.array([f"I{i:03d}" for i in range(n)])
+        self.train = np.arange(n) % 4 > 0
+        self.weights = np.ones_like(self.targets)
+
+    def read(self, ids: Sequence[str]) -> NDArray[np.uint8]:
+        return self.pixels[[int(name[1:]) for name in ids]]
+
+
+def slim(seed: int = 0) -> ChestModel:
+    return build("densenet-slim", preprocessing=Preprocessing(32), seed=seed)
+
+
+def fitted(squares: Squares, model: ChestModel | None = None, **options: Any) -> FitResult:
+    settings = options.pop("settings", SETTINGS)
+    known = {
+        "images": squares,
+        "ids": squares.ids,
+        "targets": squares.targets,
+        "weights": squares.weights,
+        "train": squares.train,
+        "validation": ~squares.train,
+        "seed": 7,
+    }
+    return fit(model or slim(), settings=settings, **(known | options))
+
+
+def same_weights(first: ChestModel, second: ChestModel) -> bool:
+    a, b = first.state_dict(), second.state_dict()
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+class TestLearning:
+    @pytest.fixture(scope="class")
+    def squares(self) -> Squares:
+        return Squares(192)
+
+    @pytest.fixture(scope="class")
+    def result(self, squares: Squares) -> FitResult:
+        return fitted(squares, settings=SETTINGS.model_copy(update={"epochs": 8, "augment": False}))
+
+    def test_a_slim_net_learns_the_squares(self, result: FitResult) -> None:
+        assert result.history[0]["validation_auroc"] == pytest.approx(0.5, abs=0.1)
+        assert result.history[result.best_epoch]["validation_auroc"] > 0.8
+        assert result.history[-1]["loss"] < result.history[1]["loss"]
+
+    def test_the_history_starts_with_the_base_and_counts_epochs(self, result: FitResult) -> None:
+        assert [entry["epoch"] for entry in result.history] == list(range(9))
+        assert result.history[0]["loss"] is None
+
+    def test_the_weights_are_those_of_the_best_epoch(self, squares: Squares, result: FitResult) -> None:
+        best = max(result.history, key=lambda entry: entry["validation_auroc"])
+        assert result.best_epoch == best["epoch"]
+        from radia.metrics import auroc
+
+        found = predict(result.model, squares.pixels[~squares.train]).probabilities
+        truth = squares.targets[~squares.train]
+        mean = np.mean([auroc(truth[:, k], found[:, k]) for k in range(14)])
+        assert mean == pytest.approx(best["validation_auroc"], abs=1e-6)
+
+    def test_thresholds_are_chosen_on_the_calibrated_validation_probabilities(
+        self, squares: Squares, result: FitResult
+    ) -> None:
+        found = predict(result.model, squares.pixels[~squares.train]).probabilities
+        expected = choose_thresholds(squares.targets[~squares.train], found)
+        assert tuple(result.thresholds) == FINDINGS
+        assert np.allclose(list(result.thresholds.values()), expected, atol=1e-5)
+        assert float(result.model.temperature) != 1.0
+
+    def test_the_checkpoint_keeps_how_it_was_trained(self, result: FitResult) -> None:
+        kept = result.checkpoint(describe(slim(), licence="CC0"), snapshot="abc")
+        assert (kept.licence, kept.snapshot, kept.thresholds) == ("CC0", "abc", result.thresholds)
+        assert kept.training["seed"] == 7
+        assert kept.training["settings"]["learning_rate"] == 3e-3
+
+
+class TestRepeatability:
+    squares = Squares(48, seed=1)
+
+    @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+    def test_two_runs_end_with_the_same_bits(self, precision: str) -> None:
+        settings = SETTINGS.model_copy(update={"precision": precision})
+        first = fitted(self.squares, settings=settings)
+        torch.rand(3)  # torch's own generator plays no part
+        second = fitted(self.squares, settings=settings)
+        assert first.best_epoch > 0
+        assert same_weights(first.model, second.model)
+        assert first.history == second.history
+
+    def test_another_seed_ends_elsewhere(self) -> None:
+        first, second = fitted(self.squares), fitted(self.squares, seed=8)
+        assert not same_weights(first.model, second.model)
+
+    @pytest.mark.parametrize("last_step", [6, 7])
+    def test_a_killed_run_that_goes_on_ends_with_the_same_bits(self, tmp_path: Path, last_step: int) -> None:
+        whole = fitted(self.squares)
+        seen: list[int] = []
+
+        def killer(done: int, total: int) -> None:
+            if done == last_step:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fitted(self.squares, progress=killer, resume=tmp_path / "state")
+        resumed = fitted(self.squares, progress=lambda done, _: seen.append(done), resume=tmp_path / "state")
+        assert seen[0] == (4 if last_step == 6 else 7)
+        assert whole.best_epoch > 0
+        assert same_weights(whole.model, resumed.model)
+        assert whole.history == resumed.history
+        assert whole.thresholds == resumed.thresholds
+        assert not (tmp_path / "state").exists()
+
+    def test_the_state_of_another_run_is_not_gone_on_with(self, tmp_path: Path) -> None:
+        def killer(done: int, total: int) -> None:
+            if done == 4:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fitted(self.squares, progress=killer, resume=tmp_path)
+        seen: list[int] = []
+        fitted(self.squares, progress=lambda done, _: seen.append(done), resume=tmp_path, seed=8)
+        assert seen[0] == 1
+
+    def test_a_damaged_state_is_named(self, tmp_path: Path) -> None:
+        def killer(done: int, total: int) -> None:
+            if done == 4:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fitted(self.squares, progress=killer, resume=tmp_path)
+        (state,) = tmp_path.glob("*.state")
+        state.write_bytes(state.read_bytes()[:1000])
+        with pytest.raises(TrainingError, match="is damaged: delete it"):
+            fitted(self.squares, resume=tmp_path)
+
+
+class TestWhatTrainingLooksAt:
+    def test_cells_of_weight_zero_change_nothing(self) -> None:
+        squares = Squares(32)
+        settings = SETTINGS.model_copy(update={"epochs": 1})
+        weights = squares.weights.copy()
+        weights[1::4, 5] = 0.0
+        flipped = squares.targets.copy()
+        flipped[1::4, 5] = 1 - flipped[1::4, 5]
+        first = fitted(squares, settings=settings, weights=weights)
+        second = fitted(squares, settings=settings, weights=weights, targets=flipped)
+        assert first.history == second.history
+
+    def test_validation_images_are_never_trained_on(self) -> None:
+        squares, settings = Squares(32), SETTINGS.model_copy(update={"epochs": 1})
+        read: list[str] = []
+
+        class Watched(Squares):
+            def read(self, ids: Sequence[str]) -> NDArray[np.uint8]:
+                read.append(",".join(ids))
+                return super().read(ids)
+
+        fitted(squares, images=Watched(32), settings=settings)
+        held_out = set(squares.ids[~squares.train])
+        batches = [set(text.split(",")) for text in read]
+        assert all(batch <= held_out or not batch & held_out for batch in batches)
+
+    def test_a_finding_without_positives_is_named_and_its_head_left_alone(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        squares = Squares(64)
+        squares.targets[:, 12] = 0.0
+        base = slim()
+        before = base.head.weight[12].detach().clone()
+        settings = SETTINGS.model_copy(update={"epochs": 1, "weight_decay": 0.0})
+        with caplog.at_level(logging.WARNING):
+            result = fitted(squares, base, settings=settings)
+        assert result.untrained == ("Fracture",)
+        assert result.unvalidated == ("Fracture",)
+        assert "Fracture" in caplog.text
+        assert result.history[-1]["auroc"]["Fracture"] is None
+        assert result.thresholds["Fracture"] == 0.5
+        assert torch.equal(result.model.head.weight[12], before)
+
+    def test_the_loss_that_is_not_finite_stops_with_the_images_ids(self) -> None:
+        squares = Squares(32)
+        base = slim()
+        with torch.no_grad():
+            base.head.bias[3] = float("nan")
+        with pytest.raises(TrainingError, match=r"loss of 16 of 16 images .*I0\d\d.* and 8 more.*learning_rate"):
+            fitted(squares, base)
+
+    def test_progress_counts_every_step_to_the_end(self) -> None:
+        seen: list[tuple[int, int]] = []
+        fitted(Squares(32), progress=lambda done, total: seen.append((done, total)))
+        assert seen == [(step, 6) for step in range(1, 7)]
+
+    def test_a_batch_larger_than_the_data_is_all_of_it(self) -> None:
+        result = fitted(Squares(8), settings=SETTINGS.model_copy(update={"batch_size": 64, "epochs": 1}))
+        assert result.training["batch_size"] == 6
+
+
+class TestRefusals:
+    squares = Squares(16)
+
+    def test_no_image_to_train_on(self) -> None:
+        with pytest.raises(TrainingError, match="0 images to train on and 16 to validate on"):
+            fitted(self.squares, train=np.zeros(16, bool), validation=np.ones(16, bool))
+
+    def test_no_positive_at_all(self) -> None:
+        with pytest.raises(TrainingError, match="no finding has a single positive"):
+            fitted(self.squares, targets=np.zeros_like(self.squares.targets))
+
+    def test_validation_that_judges_nothing(self) -> None:
+        targets = self.squares.targets.copy()
+        targets[~self.squares.train] = 1.0
+        with pytest.raises(TrainingError, match="both present and absent among the validation"):
+            fitted(self.squares, targets=targets)
+
+    def test_targets_of_another_shape(self) -> None:
+        with pytest.raises(TrainingError, match=r"expected \(16, 14\)"):
+            fitted(self.squares, targets=self.squares.targets[:, :5])
+
+    @pytest.mark.parametrize("value", [-1.0, float("nan"), 2.0])
+    def test_labels_without_a_policy(self, value: float) -> None:
+        targets = self.squares.targets.copy()
+        targets[0, 0] = value
+        with pytest.raises(TrainingError, match="apply the uncertainty policy"):
+            fitted(self.squares, targets=targets)
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+    def test_cuda_that_is_not_there(self) -> None:
+        with pytest.raises(TrainingError, match="CUDA was asked for"):
+            fitted(self.squares, settings=SETTINGS.model_copy(update={"device": "cuda"}))
+
+
+class TestSchedule:
+    def test_the_learning_rate_rises_then_falls_to_nearly_nothing(self) -> None:
+        factors = [learning_rate_factor(step, 100, 0.1) for step in range(100)]
+        assert factors[0] == pytest.approx(0.1)
+        assert max(factors) == factors[9] == 1.0
+        assert factors == sorted(factors[:10]) + sorted(factors[10:], reverse=True)
+        assert 0 < factors[-1] < 0.001
+
+    def test_a_single_step_is_taken_at_the_full_rate(self) -> None:
+        assert learning_rate_factor(0, 1, 0.1) == 1.0
+
+
+class TestAugmentation:
+    def test_the_draws_depend_on_seed_epoch_and_step_alone(self) -> None:
+        first, again, other = (draw_augmentation(4, 0, 1, step) for step in (2, 2, 3))
+        assert torch.equal(first.affine, again.affine)
+        assert torch.equal(first.gamma, again.gamma)
+        assert not torch.equal(first.affine, other.affine)
+
+    def test_no_image_is_mirrored_and_none_is_moved_far(self) -> None:
+        affine = draw_augmentation(1000, 0, 0, 0).affine
+        determinant = affine[:, 0, 0] * affine[:, 1, 1] - affine[:, 0, 1] * affine[:, 1, 0]
+        assert determinant.min() > 0.8
+        assert determinant.max() < 1.25
+        assert affine[:, :, 2].abs().max() <= 0.08
+
+
+class TestTemperature:
+    def test_overconfident_logits_are_divided_by_the_factor_that_they_were_multiplied_by(self) -> None:
+        rng = np.random.default_rng(0)
+        logits = rng.normal(size=(20000, 2))
+        truth = (rng.random(logits.shape) < 1 / (1 + np.exp(-logits))).astype(float)
+        assert best_temperature(truth, 1 / (1 + np.exp(-2.5 * logits))) == pytest.approx(2.5, rel=0.05)
+
+    def test_blank_cells_are_left_out(self) -> None:
+        truth = np.array([[1.0, np.nan], [0.0, np.nan]])
+        assert best_temperature(truth, np.array([[0.9, 0.0], [0.1, 1.0]])) == 0.25
