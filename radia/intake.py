@@ -32,7 +32,8 @@ from radia.workspace import written_whole
 
 logger = logging.getLogger(__name__)
 
-RECEIPT = "receipt.json"
+RECEIPT, FILES = "receipt.json", "files"
+"""What a batch's folder holds: the receipt, and a folder of the files, each named by its SHA-256."""
 _CHUNK = 1 << 20
 
 
@@ -208,9 +209,10 @@ def _take_site(
     tally = _Tally({}, [])
     batch = _next_batch(landing, site, today)
     with closing(_Received(landing)) as received, suppress(_NothingNew), written_whole(landing / batch) as partial:
-        partial.mkdir()
+        (partial / FILES).mkdir(parents=True)
         for path in files:
-            _take_file(path, path.relative_to(folder).as_posix(), site, partial, received, tally, bring or _copied)
+            name = path.relative_to(folder).as_posix()
+            _take_file(path, name, site, partial / FILES, received, tally, bring or _copied)
         received.commit()
         if not tally.taken:
             raise _NothingNew

@@ -52,7 +52,7 @@ class TestTakeFolder:
         assert (second.batch, second.site, names(second)) == ("HVD-20261123-1", "HVD", ["c.dcm"])
         for receipt in (first, second):
             for file in receipt.files:
-                content = (landing / receipt.batch / file.sha256).read_bytes()
+                content = (landing / receipt.batch / "files" / file.sha256).read_bytes()
                 assert hashlib.sha256(content).hexdigest() == file.sha256
                 assert len(content) == file.bytes
 
