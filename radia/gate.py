@@ -6,11 +6,13 @@ evidence blocks only where `GateSettings.must_be_shown` names it; a rule that fa
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from radia.metrics import shown
 from radia.settings import GateSettings
 
 
@@ -47,6 +49,10 @@ class Decision:
     def as_json(self) -> dict[str, Any]:
         """{"passed": ..., "rules": [{"name", "observed", "bound", "outcome", "parts"}]}."""
         return {"passed": self.passed, "rules": [asdict(rule) for rule in self.rules]}
+
+    def to_json(self) -> str:
+        """`as_json` as text."""
+        return json.dumps(self.as_json(), indent=1) + "\n"
 
     @staticmethod
     def from_json(recorded: Mapping[str, Any]) -> Decision:
@@ -184,17 +190,6 @@ def _human_floor(evaluation: Mapping[str, Any], settings: GateSettings) -> RuleO
     else:
         outcome = Outcome.FAIL if model["high"] < human - margin else Outcome.UNKNOWN
     return RuleOutcome(name, f"mean F1 {shown(model)}", bound, outcome)
-
-
-def shown(interval: Mapping[str, Any], *, signed: bool = False) -> str:
-    """'0.812 (0.790 to 0.833)' for a person."""
-    if interval["value"] is None:
-        return "not known"
-    form = "{:+.3f}" if signed else "{:.3f}"
-    value = form.format(interval["value"])
-    if interval["low"] is None:
-        return value
-    return f"{value} ({form.format(interval['low'])} to {form.format(interval['high'])})"
 
 
 def _rule_from_json(recorded: Mapping[str, Any]) -> RuleOutcome:

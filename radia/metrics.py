@@ -446,6 +446,17 @@ class Interval:
         return numbers if self.why is None else {**numbers, "why": self.why}
 
 
+def shown(interval: Mapping[str, Any], *, signed: bool = False) -> str:
+    """'0.812 (0.790 to 0.833)' for a person."""
+    if interval["value"] is None:
+        return "not known"
+    form = "{:+.3f}" if signed else "{:.3f}"
+    value = form.format(interval["value"])
+    if interval["low"] is None:
+        return value
+    return f"{value} ({form.format(interval['low'])} to {form.format(interval['high'])})"
+
+
 def wilson(part: float, size: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson's score limits of a proportion seen in `size` independent trials."""
     z2 = _normal_quantile(confidence) ** 2
@@ -703,7 +714,14 @@ def _mean(model: Assessment, pool: str, metric: str) -> dict[str, Any]:
 
 def _mean_deviation(model: Assessment, metric: str, kept: list[int]) -> float:
     """Standard deviation of the mean's replicates; a finding without the metric in a replicate adds nothing to it."""
-    return _deviation(np.nanmean(model.draws[metric][:, kept] - model.values[metric][kept], axis=1))
+    return _deviation(_row_means(model.draws[metric][:, kept] - model.values[metric][kept]))
+
+
+def _row_means(draws: Floats) -> Floats:
+    """Mean of each row's finite cells; NaN where there is none."""
+    known = np.isfinite(draws)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(known, draws, 0.0).sum(axis=1) / known.sum(axis=1))
 
 
 def _micro(model: Assessment, pool: str, metric: str) -> Interval:
@@ -765,7 +783,7 @@ def _paired_mean(base: Assessment, candidate: Assessment, pool: str, metric: str
     value = float((candidate.values[metric][kept] - base.values[metric][kept]).mean())
     gap = candidate.draws[metric][:, kept] - base.draws[metric][:, kept]
     center = candidate.values[metric][kept] - base.values[metric][kept]
-    spread = _deviation(np.nanmean(gap - center, axis=1))
+    spread = _deviation(_row_means(gap - center))
     freedom = min(base.columns[k].rarer for k in kept) * len(kept) - 1
     return {**_difference_json(value, spread, freedom), "over": len(kept)}
 

@@ -3,8 +3,18 @@
 The metrics themselves are in radia/metrics.py, the estimates under label noise in radia/estimate.py.
 """
 
-from radia.evaluate.candidate import evaluate_candidate
+from radia.evaluate.candidate import comparison_rows, evaluate_candidate, headline, sentence
 from radia.evaluate.files import evaluate_files
-from radia.evaluate.page import Picture, Section, write_report
+from radia.evaluate.page import Picture, Section, draw_figures, write_report
 
-__all__ = ["Picture", "Section", "evaluate_candidate", "evaluate_files", "write_report"]
+__all__ = [
+    "Picture",
+    "Section",
+    "comparison_rows",
+    "draw_figures",
+    "evaluate_candidate",
+    "evaluate_files",
+    "headline",
+    "sentence",
+    "write_report",
+]

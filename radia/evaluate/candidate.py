@@ -24,22 +24,23 @@ GROUP_METRICS = ("auroc", "f1", "sensitivity", "specificity")
 
 def evaluate_candidate(
     truth: metrics.Floats,
-    base_probs: metrics.Floats,
-    candidate_probs: metrics.Floats,
+    base: metrics.Floats,
+    candidate: metrics.Floats,
     *,
     patients: ArrayLike,
-    base_thresholds: ArrayLike | Mapping[str, float],
-    candidate_thresholds: ArrayLike | Mapping[str, float],
     groups: pd.DataFrame,
     settings: EvaluateSettings,
     seed: int,
+    base_thresholds: ArrayLike | Mapping[str, float] | None = None,
+    candidate_thresholds: ArrayLike | Mapping[str, float] | None = None,
     findings: Sequence[str] = FINDINGS,
     estimates: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Both models' metrics with intervals, their paired differences, subgroups and curves; JSON-able.
 
-    truth [n, f] of 1, 0, NaN (unknown: left out); probs [n, f]; patients [n]; thresholds chosen on validation;
-    groups: one row an image, one column an attribute (site, sex, age_band, view, manufacturer), blanks allowed;
+    truth [n, f] of 1, 0, NaN (unknown: left out); base and candidate: probabilities [n, f]; patients [n]; thresholds
+    chosen on validation (0.5 where none is given); groups: one row an image, one column an attribute (site, sex,
+    age_band, view, manufacturer), blanks allowed;
     estimates: what radia/estimate.py says about the same models under label noise, kept as it is.
 
     Keys: n, patients, findings (names), models {"base" | "candidate": the JSON of `radia evaluate`, with "thresholds"},
@@ -58,22 +59,21 @@ def evaluate_candidate(
             min_positives=settings.min_positives,
         )
         for name, probs, thresholds in (
-            ("base", base_probs, base_thresholds),
-            ("candidate", candidate_probs, candidate_thresholds),
+            ("base", base, base_thresholds),
+            ("candidate", candidate, candidate_thresholds),
         )
     }
-    base, candidate = assessed["base"], assessed["candidate"]
     limits = {"base": base_thresholds, "candidate": candidate_thresholds}
     return {
         "n": len(labels),
-        "patients": base.groups,
+        "patients": assessed["base"].groups,
         "findings": list(findings),
         "models": {
             name: {**metrics.table_of(model), "thresholds": _by_finding(limits[name], findings)}
             for name, model in assessed.items()
         },
-        "differences": metrics.differences(base, candidate),
-        "groups": subgroups(base, candidate, groups, settings),
+        "differences": metrics.differences(assessed["base"], assessed["candidate"]),
+        "groups": subgroups(assessed["base"], assessed["candidate"], groups, settings),
         "curves": {
             name: {finding: curves(model.columns[k]) for k, finding in enumerate(findings)}
             for name, model in assessed.items()
@@ -82,7 +82,73 @@ def evaluate_candidate(
     }
 
 
-def _by_finding(thresholds: ArrayLike | Mapping[str, float], findings: Sequence[str]) -> dict[str, float]:
+def sentence(evaluation: Mapping[str, Any], *, base: str = "model in use", candidate: str = "candidate") -> str:
+    """What the evaluation says, in a sentence or two."""
+    gain = evaluation["differences"]["means"]["all"]["auroc"]
+    was, now = (evaluation["models"][model]["means"]["all"]["auroc"] for model in ("base", "candidate"))
+    where = f"on {evaluation['n']:,} held-out images of {evaluation['patients']:,} patients"
+    if gain["value"] is None:
+        return f"Too few images of either kind {where} to compare the {candidate} with the {base}."
+    if gain["low"] is None or gain["low"] <= 0 <= gain["high"]:
+        verdict = f"cannot be told from the {base}"
+    else:
+        verdict = f"is {'better' if gain['value'] > 0 else 'worse'} than the {base}"
+    return (
+        f"The {candidate} {verdict} {where}: mean AUROC {now['value']:.3f} against {was['value']:.3f}, "
+        f"a difference of {metrics.shown(gain, signed=True)}. {_sure_findings(evaluation)}"
+    )
+
+
+def _sure_findings(evaluation: Mapping[str, Any]) -> str:
+    entries = {name: entry["auroc"] for name, entry in evaluation["differences"]["findings"].items()}
+    sure = {
+        name: entry["value"] for name, entry in entries.items() if entry["p"] is not None and entry["p_holm"] < 0.05
+    }
+    if not sure:
+        return "No single finding surely differs, after Holm's correction."
+    better = ", ".join(name for name, gain in sure.items() if gain > 0)
+    worse = ", ".join(name for name, gain in sure.items() if gain <= 0)
+    parts = [f"better: {better}" if better else "", f"worse: {worse}" if worse else ""]
+    return f"Surely different after Holm's correction: {'; '.join(part for part in parts if part)}."
+
+
+def headline(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's record keeps: n, patients, both models' mean AUROC and F1, their differences, a sentence."""
+    out: dict[str, Any] = {"n": evaluation["n"], "patients": evaluation["patients"], "sentence": sentence(evaluation)}
+    for metric in ("auroc", "f1"):
+        out[f"mean_{metric}"] = {
+            **{model: evaluation["models"][model]["means"]["all"][metric] for model in ("base", "candidate")},
+            "difference": evaluation["differences"]["means"]["all"][metric],
+        }
+    return out
+
+
+def comparison_rows(evaluation: Mapping[str, Any], metric: str = "auroc") -> list[dict[str, Any]]:
+    """A row a finding, and one for the mean of all: finding, positives, base, candidate, difference, low, high, p."""
+    rows = []
+    for finding in evaluation["findings"]:
+        entries = {model: evaluation["models"][model]["findings"][finding] for model in ("base", "candidate")}
+        gap = evaluation["differences"]["findings"][finding][metric]
+        rows.append({"finding": finding, "positives": entries["base"]["positives"], **_row(entries, gap, metric)})
+    means = {model: evaluation["models"][model]["means"]["all"] for model in ("base", "candidate")}
+    gap = evaluation["differences"]["means"]["all"][metric]
+    return [*rows, {"finding": "mean", "positives": None, **_row(means, gap, metric)}]
+
+
+def _row(entries: Mapping[str, Any], gap: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    return {
+        "base": entries["base"][metric]["value"],
+        "candidate": entries["candidate"][metric]["value"],
+        "difference": gap["value"],
+        "low": gap["low"],
+        "high": gap["high"],
+        "p": gap.get("p_holm", gap["p"]),
+    }
+
+
+def _by_finding(thresholds: ArrayLike | Mapping[str, float] | None, findings: Sequence[str]) -> dict[str, float]:
+    if thresholds is None:
+        return dict.fromkeys(findings, 0.5)
     if isinstance(thresholds, Mapping):
         return {finding: float(thresholds.get(finding, 0.5)) for finding in findings}
     return dict(zip(findings, map(float, np.asarray(thresholds, np.float64)), strict=True))

@@ -35,7 +35,7 @@ def final_results(evaluation: Evaluation, names: Mapping[str, str] = DEFAULT_NAM
             for value in _reader_values(evaluation, place, metric):
                 axis.plot(value, y, marker="|", color=COLOURS["reader"], markersize=9, markeredgewidth=1.8)
         axis.axhline(len(findings) - 0.2, color=GRID, linewidth=1.2)
-        axis.set_title(title, loc="left")
+        axis.set_title(title, loc="left", color=INK)
         axis.set_xlim(*_range(evaluation, [*findings, *pools], metric))
         axis.grid(axis="x")
     ticks = [position + 0.6 * (position >= len(findings)) for position in range(len(rows))]
@@ -149,7 +149,7 @@ def confusion(evaluation: Evaluation, names: Mapping[str, str] = DEFAULT_NAMES) 
         axis.set_xticks([0.5, 1.5], ["called", "not called"])
         axis.set_yticks([0.5, 1.5], ["present", "absent"], rotation=90, va="center")
         axis.tick_params(length=0)
-        axis.set_title(f"{finding}  ≥ {threshold:.2f}", loc="left", fontsize=9)
+        axis.set_title(f"{_short(finding)}  ≥ {threshold:.2f}", loc="left", fontsize=9, color=INK)
     for axis in axes.flat[len(findings) :]:
         axis.set_visible(False)
     return figure
@@ -173,8 +173,9 @@ def _subplots(rows: int, columns: int, *, width: float, height: float, sharey: b
     """A figure of its own, without pyplot's global state: safe in threads and on machines without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.06), facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
     for axis in axes.flat:
@@ -207,7 +208,7 @@ def _small_multiples(
         axis.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
         axis.tick_params(labelsize=8)
         positives = evaluation["models"]["base"]["findings"][finding]["positives"]
-        axis.set_title(f"{finding} ({positives})", loc="left", fontsize=9)
+        axis.set_title(f"{_short(finding)} ({positives})", loc="left", fontsize=9, color=INK)
         draw(axis, finding)
     for axis in axes.flat[len(findings) :]:
         axis.set_visible(False)
@@ -263,6 +264,11 @@ def _legend(figure: Figure, names: Mapping[str, str], *, readers: bool) -> None:
     figure.legend(handles=handles, loc="outside upper right", ncols=3, frameon=False, fontsize=9.5, labelcolor=INK)
 
 
+def _short(finding: str) -> str:
+    """A finding's name, cut to the width of a small plot."""
+    return finding if len(finding) <= 20 else f"{finding[:18]}…"
+
+
 def _by_candidate_auroc(evaluation: Evaluation) -> list[str]:
     table = evaluation["models"]["candidate"]["findings"]
     return sorted(evaluation["findings"], key=lambda f: -(table[f]["auroc"]["value"] or 0.0))
@@ -294,7 +300,7 @@ def _range(evaluation: Evaluation, places: Sequence[str], metric: str) -> tuple[
     """From a little below the lowest value to 1; a very wide interval may leave the picture."""
     values = [_entry(evaluation, model, place, metric)["value"] for model in MODELS for place in places]
     lowest = min((value for value in values if value is not None), default=0.0)
-    return (max(min(lowest - 0.15, 0.45), 0.0) if metric == "auroc" else -0.02), 1.01
+    return (max(min(lowest - 0.15, 0.45), 0.0) if metric == "auroc" else 0.0), 1.015
 
 
 def _readers_of(evaluation: Evaluation, finding: str) -> list[Mapping[str, Any]]:

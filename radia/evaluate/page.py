@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radia.evaluate import figures
-from radia.gate import Decision, Outcome, RuleOutcome, shown
+from radia.evaluate.candidate import sentence
+from radia.gate import Decision, Outcome, RuleOutcome
+from radia.metrics import shown
 from radia.workspace import written_whole
 
 if TYPE_CHECKING:
@@ -79,40 +81,9 @@ def draw_figures(evaluation: Mapping[str, Any], names: Mapping[str, str] = figur
     }
 
 
-def headline(evaluation: Mapping[str, Any], names: Mapping[str, str] = figures.DEFAULT_NAMES) -> str:
-    """What the evaluation says, in a sentence or two."""
-    gain = evaluation["differences"]["means"]["all"]["auroc"]
-    base, candidate = (evaluation["models"][model]["means"]["all"]["auroc"] for model in ("base", "candidate"))
-    where = f"on {evaluation['n']:,} held-out images of {evaluation['patients']:,} patients"
-    if gain["value"] is None:
-        return f"Too few images of either kind {where} to compare the {names['candidate']} with the {names['base']}."
-    if gain["low"] is None or gain["low"] <= 0 <= gain["high"]:
-        verdict = f"cannot be told from the {names['base']}"
-    else:
-        verdict = f"is {'better' if gain['value'] > 0 else 'worse'} than the {names['base']}"
-    return (
-        f"The {names['candidate']} {verdict} {where}: mean AUROC {candidate['value']:.3f} against {base['value']:.3f}, "
-        f"a difference of {shown(gain, signed=True)}. {_gainers(evaluation)}"
-    )
-
-
 def gallery(pictures: Sequence[Picture]) -> str:
     """Pictures side by side, each with its heat map beside it where it has one."""
     return f'<div class="gallery">{"".join(map(_figure_html, pictures))}</div>'
-
-
-def _gainers(evaluation: Mapping[str, Any]) -> str:
-    """How many findings are surely better or worse, after Holm's correction."""
-    entries = {name: entry["auroc"] for name, entry in evaluation["differences"]["findings"].items()}
-    sure = {
-        name: entry for name, entry in entries.items() if entry.get("p_holm") is not None and entry["p_holm"] < 0.05
-    }
-    better = [name for name, entry in sure.items() if entry["value"] > 0]
-    worse = [name for name, entry in sure.items() if entry["value"] < 0]
-    if not sure:
-        return "No single finding differs surely, after Holm's correction."
-    parts = [f"better: {', '.join(better)}" if better else "", f"worse: {', '.join(worse)}" if worse else ""]
-    return f"Surely different after Holm's correction: {'; '.join(part for part in parts if part)}."
 
 
 def _page(
@@ -126,7 +97,7 @@ def _page(
 ) -> str:
     parts = [
         f"<header><h1>{escape(title)}</h1>{f'<p class=sub>{escape(subtitle)}</p>' if subtitle else ''}</header>",
-        f'<p class="lead">{escape(headline(evaluation, names))}</p>',
+        f'<p class="lead">{escape(sentence(evaluation, **names))}</p>',
         _tiles(evaluation, names),
     ]
     if decision is not None:
