@@ -1,0 +1,404 @@
+"""Gray pixels to square uint8 images in memory-mapped shards, and back by image id.
+
+`images/<batch>/` holds `shard-00000.u8` … (images one after the other, [side, side] bytes each, row by row, no header)
+and `index.parquet`: one row per clean file, with where its image lies and what was measured on the way, or why it was
+refused. The same clean files give the same bytes. Batches are never appended to; a batch that is made again replaces
+the old one whole.
+
+`images/.catalogue.db` repeats which image lies in which batch, so that adding a batch does not read all indexes; it is
+brought up to date from the indexes and may be deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from radia import digests
+from radia.errors import MixedSides, Reason, Refusal, ShardDamaged, UnknownId
+from radia.workspace import written_whole
+
+INDEX = "index.parquet"
+_SIDE = b"radia.side"
+_FEW = 16
+"""Files that one process prepares faster than a pool would start."""
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("image", pa.string(), False, {"description": "pseudonym of the SOP instance"}),
+        pa.field("batch", pa.string(), False, {"description": "batch of intake"}),
+        pa.field("shard", pa.string(), True, {"description": "file in the batch's folder; null: refused"}),
+        pa.field("row", pa.int64(), True, {"description": "place in the shard, from 0; null: refused"}),
+        pa.field("pixel_sha256", pa.string(), True, {"description": "SHA-256 of the side x side bytes"}),
+        pa.field("shard_sha256", pa.string(), True, {"description": "SHA-256 of the shard"}),
+        pa.field("exposure", pa.float64(), True, {"description": "mean gray without padding, 0..1"}),
+        pa.field("contrast", pa.float64(), True, {"description": "95th less 5th percentile of gray, 0..1"}),
+        pa.field(
+            "saturation", pa.float64(), True, {"description": "share of pixels at the darkest or brightest value"}
+        ),
+        pa.field("perceptual_hash", pa.string(), True, {"description": "64 bits of the DCT, 16 hex digits"}),
+        pa.field("reason", pa.string(), True, {"description": "why there is no image; null: there is one"}),
+        pa.field("detail", pa.string(), True, {"description": "more on the reason, without a value of the header"}),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One clean file on its way into a shard: its pixels and their measures, or why it is refused."""
+
+    image: str
+    pixels: NDArray[np.uint8] | None = None
+    exposure: float | None = None
+    contrast: float | None = None
+    saturation: float | None = None
+    perceptual_hash: str | None = None
+    reason: str | None = None
+    detail: str | None = None
+
+
+# --- one image ------------------------------------------------------------------------------------------------------
+
+
+def letterbox(gray: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
+    """The whole image in the middle of a black square, its proportions kept. gray: [rows, columns] in 0..1.
+
+    Every pixel of a smaller image is the mean of the area it covers, so nothing fine turns into moiré; a larger one is
+    interpolated linearly. Returns [side, side].
+    """
+    square = np.zeros((side, side), dtype=np.uint8)
+    square[_content(gray.shape[0], gray.shape[1], side)] = _resized(gray, side)
+    return square
+
+
+def prepare(path: Path, side: int) -> Prepared:
+    """Reads one clean file and makes its image, unless it is refused: unreadable, or no frontal chest radiograph."""
+    from radia.dicom.facts import facts_of, open_image
+    from radia.dicom.pixels import read_gray
+    from radia.frontal import objection
+
+    try:
+        dataset = open_image(path)
+        gray = read_gray(dataset)
+    except Refusal as refusal:
+        return Prepared(path.stem, reason=refusal.reason.value, detail=refusal.detail or None)
+    facts = facts_of(dataset)
+    content = _resized(gray, side)
+    against = objection(modality=facts.modality, body_part=facts.body_part, view=facts.view, pixels=content)
+    if against:
+        return Prepared(path.stem, reason=Reason.NOT_CHEST.value, detail=against)
+    square = np.zeros((side, side), dtype=np.uint8)
+    square[_content(gray.shape[0], gray.shape[1], side)] = content
+    return _measured(path.stem, square, content)
+
+
+def perceptual_hash(gray: NDArray[np.uint8]) -> str:
+    """64 bits that stay the same when an image is resized, recompressed or brightened, as 16 hex digits.
+
+    The signs, about their median, of the lowest 8 x 8 coefficients of the cosine transform of the image at 32 x 32
+    (the "pHash" of Zauner, Implementation and benchmarking of perceptual image hash functions, 2010).
+    gray: [rows, columns].
+    """
+    from PIL import Image
+
+    small = np.asarray(Image.fromarray(gray).convert("F").resize((32, 32), Image.Resampling.BOX), dtype=np.float64)
+    waves = _cosines()
+    low = (waves @ small @ waves.T).ravel()
+    bits = np.round(low, 6) > np.median(np.round(low[1:], 6))
+    return np.packbits(bits).tobytes().hex()
+
+
+def _content(rows: int, columns: int, side: int) -> tuple[slice, slice]:
+    """Where the image lies in its square."""
+    height, width = (max(1, round(length * side / max(rows, columns))) for length in (rows, columns))
+    top, left = (side - height) // 2, (side - width) // 2
+    return slice(top, top + height), slice(left, left + width)
+
+
+def _resized(gray: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    down, across = _content(gray.shape[0], gray.shape[1], side)
+    size = (across.stop - across.start, down.stop - down.start)
+    shrinks = size[0] <= gray.shape[1]
+    filter_ = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+    resized = np.asarray(Image.fromarray(np.ascontiguousarray(gray, dtype=np.float32)).resize(size, filter_))
+    return np.asarray(np.clip(resized * 255 + 0.5, 0, 255).astype(np.uint8))
+
+
+def _measured(image: str, square: NDArray[np.uint8], content: NDArray[np.uint8]) -> Prepared:
+    share = np.bincount(content.ravel(), minlength=256) / content.size
+    below = np.cumsum(share)
+    low, high = int(np.searchsorted(below, 0.05)), int(np.searchsorted(below, 0.95))
+    return Prepared(
+        image,
+        square,
+        exposure=round(float(share @ np.arange(256)) / 255, 6),
+        contrast=(high - low) / 255,
+        saturation=round(float(share[0] + share[255]), 6),
+        perceptual_hash=perceptual_hash(content),
+    )
+
+
+def _cosines() -> NDArray[np.float64]:
+    """The lowest 8 rows of the DCT-II of length 32: [8, 32]."""
+    wave, place = np.mgrid[:8, :32]
+    return np.asarray(np.cos(np.pi * wave * (2 * place + 1) / 64))
+
+
+# --- a batch --------------------------------------------------------------------------------------------------------
+
+
+def add_batch(
+    clean: Path,
+    images: Path,
+    *,
+    batch: str,
+    side: int,
+    shard_bytes: int,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Makes the images of one batch of clean DICOM (`clean/<patient>/<study>/<image>.dcm`) and returns its index.
+
+    A file that is no frontal chest radiograph, or whose image another batch has already, gets a row with the reason
+    and no pixels. workers: processes, 0 for one per core. Raises StorageFull.
+    """
+    paths = sorted(clean.rglob("*.dcm"), key=lambda path: path.stem)
+    with closing(_Catalogue(images)) as catalogue, written_whole(images / batch) as partial:
+        partial.mkdir()
+        writer = _ShardWriter(partial, batch, rows_per_shard=max(1, shard_bytes // side**2))
+        for done, prepared in enumerate(_prepare_all(paths, side, workers), 1):
+            known = catalogue.is_elsewhere(prepared.image, batch)
+            writer.add(_without_pixels(prepared, Reason.DUPLICATE) if known else prepared)
+            if progress:
+                progress(done, len(paths))
+        table = writer.close().replace_schema_metadata({_SIDE: str(side).encode()})
+        pq.write_table(table, partial / INDEX)
+    return _frame(table)
+
+
+def read_index(images: Path, batch: str) -> pd.DataFrame:
+    """The index of one batch, refused files included. Raises UnknownId."""
+    return _frame(_index_table(images, batch))
+
+
+def _without_pixels(prepared: Prepared, reason: Reason) -> Prepared:
+    return replace(Prepared(prepared.image), reason=prepared.reason or reason.value, detail=prepared.detail)
+
+
+def _prepare_all(paths: Sequence[Path], side: int, workers: int) -> Iterator[Prepared]:
+    """The images of all files, in their order."""
+    count = min(workers or os.cpu_count() or 1, len(paths))
+    if count <= 1 or len(paths) < _FEW:
+        yield from (prepare(path, side) for path in paths)
+        return
+    from concurrent.futures import ProcessPoolExecutor
+    from functools import partial
+    from multiprocessing import get_context
+
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["radia.images", "radia.dicom.pixels", "radia.dicom.facts", "radia.frontal"])
+    with ProcessPoolExecutor(count, mp_context=context) as pool:
+        yield from pool.map(partial(prepare, side=side), paths, chunksize=8)
+
+
+class _ShardWriter:
+    """Appends images to shards, one full after the other, and keeps their index."""
+
+    def __init__(self, folder: Path, batch: str, *, rows_per_shard: int) -> None:
+        self._folder = folder
+        self._batch = batch
+        self._rows_per_shard = rows_per_shard
+        self._kept = 0
+        self._rows: list[dict[str, object]] = []
+
+    def add(self, prepared: Prepared) -> None:
+        """Appends one image, or the row that says why there is none."""
+        row: dict[str, object] = {name: getattr(prepared, name, None) for name in _SCHEMA.names}
+        row |= {"batch": self._batch, "shard": None, "row": None}
+        if prepared.pixels is not None:
+            shard, place = divmod(self._kept, self._rows_per_shard)
+            content = prepared.pixels.tobytes()
+            row |= {"shard": _shard_name(shard), "row": place, "pixel_sha256": hashlib.sha256(content).hexdigest()}
+            with (self._folder / _shard_name(shard)).open("ab") as file:
+                file.write(content)
+            self._kept += 1
+        self._rows.append(row)
+
+    def close(self) -> pa.Table:
+        """The index, with the digest of every shard."""
+        digest = {path.name: digests.of_file(path) for path in self._folder.glob("shard-*.u8")}
+        rows = [row | {"shard_sha256": digest.get(str(row["shard"]))} for row in self._rows]
+        return pa.Table.from_pylist(rows, schema=_SCHEMA)
+
+
+def _shard_name(number: int) -> str:
+    return f"shard-{number:05d}.u8"
+
+
+# --- reading back ---------------------------------------------------------------------------------------------------
+
+
+class ImageStore:
+    """All images of all batches, by id, straight from memory-mapped shards.
+
+    May be pickled and used in other processes. Opened again to see batches that were added since.
+    """
+
+    ids: NDArray[np.str_]
+    """The id of every image that was kept, in the order of batches and rows."""
+    side: int
+    """Pixels along an edge."""
+
+    def __init__(self, images: Path) -> None:
+        """Raises MixedSides where batches were made with different sides, UnknownId where there is none."""
+        self._images = images
+        batches = _batches(images)
+        if not batches:
+            raise UnknownId(f"{images} holds no batch of images: run `radia images`, or `radia run`")
+        tables = {batch: _index_table(images, batch) for batch in batches}
+        self.side = _one_side({batch: _side_of(table) for batch, table in tables.items()})
+        index = pa.concat_tables(
+            [
+                table.select(["image", "batch", "shard", "row"]).replace_schema_metadata(None)
+                for table in tables.values()
+            ]
+        ).to_pandas()
+        kept = index[index["shard"].notna()].reset_index(drop=True)
+        self.ids = kept["image"].to_numpy(dtype=object)
+        self._places = pd.Index(kept["image"])
+        codes, files = pd.factorize(kept["batch"] + "/" + kept["shard"])
+        self._shard = codes.astype(np.int32)
+        self._row = kept["row"].to_numpy(dtype=np.int64)
+        self._files = [images / name for name in files]
+        self._rows_in = np.bincount(self._shard, minlength=len(files))
+        self._maps: dict[int, NDArray[np.uint8]] = {}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __contains__(self, image: object) -> bool:
+        return image in self._places
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_maps": {}}
+
+    def read(self, ids: Sequence[str] | NDArray[np.str_]) -> NDArray[np.uint8]:
+        """The images of these ids, in their order: [n, side, side]. Raises UnknownId, ShardDamaged."""
+        places = self._places.get_indexer(pd.Index(ids, dtype=object))
+        missing = int((places < 0).sum())
+        if missing:
+            raise UnknownId(f"{missing} of {len(places)} images are not in the archive")
+        pixels = np.empty((len(places), self.side, self.side), dtype=np.uint8)
+        for position, (shard, row) in enumerate(zip(self._shard[places], self._row[places], strict=True)):
+            pixels[position] = self._map(int(shard))[row]
+        return pixels
+
+    def verify(self, batch: str) -> None:
+        """Checks every shard of a batch against its digest. Raises ShardDamaged naming the first bad one, UnknownId."""
+        verify_batch(self._images, batch)
+
+    def _map(self, shard: int) -> NDArray[np.uint8]:
+        if shard not in self._maps:
+            path, rows = self._files[shard], int(self._rows_in[shard])
+            size = path.stat().st_size if path.is_file() else 0
+            if size != rows * self.side**2:
+                raise _damaged(path, f"holds {size} bytes, expected {rows * self.side**2}")
+            self._maps[shard] = np.memmap(path, dtype=np.uint8, mode="r", shape=(rows, self.side, self.side))
+        return self._maps[shard]
+
+
+def verify_batch(images: Path, batch: str) -> None:
+    """Checks every shard of a batch against its digest. Raises ShardDamaged naming the first bad one, UnknownId."""
+    index = read_index(images, batch).dropna(subset=["shard"])
+    for shard, expected in index.drop_duplicates("shard").set_index("shard")["shard_sha256"].items():
+        path = images / batch / str(shard)
+        if not path.is_file():
+            raise _damaged(path, "is missing")
+        if digests.of_file(path) != expected:
+            raise _damaged(path, "does not have the digest that its index records")
+
+
+def _damaged(path: Path, what: str) -> ShardDamaged:
+    return ShardDamaged(f"shard {path.parent.name}/{path.name} {what}: make the batch again with `radia images`")
+
+
+def _batches(images: Path) -> list[str]:
+    return sorted(path.parent.name for path in images.glob(f"[!.]*/{INDEX}"))
+
+
+def _index_table(images: Path, batch: str) -> pa.Table:
+    path = images / batch / INDEX
+    if not path.is_file():
+        raise UnknownId(f"there are no images of batch {batch}: run `radia images`")
+    return pq.read_table(path)
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas()
+    return frame.astype({"row": "Int64"})
+
+
+def _side_of(table: pa.Table) -> int:
+    return int((table.schema.metadata or {})[_SIDE])
+
+
+def _one_side(sides: dict[str, int]) -> int:
+    if len(set(sides.values())) > 1:
+        listed = ", ".join(f"{batch}: {side}" for batch, side in sides.items())
+        raise MixedSides(f"batches were made with different sides ({listed}): run `radia images` for all of them")
+    return next(iter(sides.values()))
+
+
+class _Catalogue:
+    """Which batch has which image, in SQLite, brought up to date from the indexes."""
+
+    def __init__(self, images: Path) -> None:
+        images.mkdir(parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(images / ".catalogue.db")
+        self._connection.executescript(
+            """
+            CREATE TABLE IF NOT EXISTS batch (name TEXT PRIMARY KEY, modified INT, bytes INT);
+            CREATE TABLE IF NOT EXISTS image (id TEXT, batch TEXT, PRIMARY KEY (id, batch)) WITHOUT ROWID;
+            CREATE INDEX IF NOT EXISTS image_by_batch ON image (batch);
+            """
+        )
+        self._update(images)
+
+    def is_elsewhere(self, image: str, batch: str) -> bool:
+        """Whether another batch has this image."""
+        query = "SELECT 1 FROM image WHERE id = ? AND batch != ?"
+        return self._connection.execute(query, (image, batch)).fetchone() is not None
+
+    def close(self) -> None:
+        """Closes the database."""
+        self._connection.close()
+
+    def _update(self, images: Path) -> None:
+        present = {batch: (images / batch / INDEX).stat() for batch in _batches(images)}
+        now = {(batch, status.st_mtime_ns, status.st_size) for batch, status in present.items()}
+        recorded = set(self._connection.execute("SELECT name, modified, bytes FROM batch"))
+        for batch, *_ in recorded - now:
+            self._connection.execute("DELETE FROM image WHERE batch = ?", (batch,))
+            self._connection.execute("DELETE FROM batch WHERE name = ?", (batch,))
+        for batch, modified, size in sorted(now - recorded):
+            self._add(images, batch)
+            self._connection.execute("INSERT INTO batch VALUES (?, ?, ?)", (batch, modified, size))
+        self._connection.commit()
+
+    def _add(self, images: Path, batch: str) -> None:
+        index = read_index(images, batch).dropna(subset=["shard"])
+        rows: Iterable[tuple[str, str]] = ((image, batch) for image in index["image"])
+        self._connection.executemany("INSERT INTO image VALUES (?, ?)", rows)
