@@ -1,0 +1,242 @@
+"""Cleaning a data set by the rules of its profile, element by element, at every depth.
+
+What belongs here: what each action means for each kind of value. What does not: which action (that is `profile`), which
+text may stand (`text`), pixels (`burned_in`, `codestream`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from pydicom._uid_dict import UID_dictionary
+
+from radia.dicom.container import PIXEL_DATA, Dataset, Element, encode_element, vr_of
+from radia.dicom.dates import shift_date, shift_datetime, valid_time, years_between
+from radia.dicom.profile import Action, Profile, Rule
+from radia.dicom.pseudonyms import Pseudonymizer
+from radia.dicom.text import Identifiers, decoded, encodings_of, in_vocabulary, passes_scan
+
+_PATIENT_ID, _PATIENT_NAME, _CHARSET = 0x00100020, 0x00100010, 0x00080005
+_AGE, _BIRTH_DATE, _STUDY_DATE = 0x00101010, 0x00100030, 0x00080020
+_OLDEST = 90
+_NUMBER = {
+    "IS": re.compile(rb" *[+-]?\d{1,12} *\Z"),
+    "DS": re.compile(rb" *[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})? *\Z"),
+}
+_BINARY = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8, "SV": 8, "UV": 8, "AT": 4}
+_SPLIT_TEXT = frozenset(["LO", "SH", "PN", "AE", "CS", "UC"])
+_WHOLE_TEXT = frozenset(["ST", "LT", "UT", "UR"])
+_AGE_FORM = re.compile(r"(\d{3})([DWMY])\Z")
+_CODE_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9.\-_]{0,63}\Z")
+_DUMMIES = {
+    "AE": b"REMOVED", "AS": b"000Y", "CS": b"REMOVED", "DA": b"19000101", "DS": b"0", "DT": b"19000101000000",
+    "IS": b"0", "LO": b"REMOVED", "LT": b"REMOVED", "PN": b"REMOVED", "SH": b"REMOVED", "ST": b"REMOVED",
+    "TM": b"000000", "UC": b"REMOVED", "UR": b"REMOVED", "UT": b"REMOVED",
+}  # fmt: skip
+# An element sent with another of these VRs than the dictionary's holds the same kind of value.
+_KINDS = ({"US", "SS", "OW"}, {"OB", "OW"}, {"LO", "SH", "ST", "LT", "UT", "UC", "PN", "CS", "AE"}, {"DS", "IS"})
+
+
+@dataclass
+class Cleaner:
+    """Cleans the data set of one file. `actions` says what was done, by the path of tags, without values."""
+
+    profile: Profile
+    pseudonymizer: Pseudonymizer
+    patient: str
+    identifiers: Identifiers
+    actions: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.days = self.pseudonymizer.date_offset(self.patient)
+
+    def clean(self, dataset: Dataset) -> Dataset:
+        """The top level: the same rules as everywhere, and what tells of the cleaning (PS3.15 E.1.1)."""
+        kept = self._dataset(dataset, ["iso8859"], ())
+        self._identity(kept, dataset)
+        self._age(kept, dataset)
+        self._says_cleaned(kept)
+        return kept
+
+    def made(self, kept: Dataset) -> list[bytes]:
+        """Encoded elements of the top level whose content is our own: names, statements."""
+        ours = (_PATIENT_ID, _PATIENT_NAME, 0x00120062, 0x00120063, 0x00120064)
+        return [b"".join(encode_element(kept.elements[tag])) for tag in ours]
+
+    # --- any level
+
+    def _dataset(self, dataset: Dataset, inherited: list[str], path: tuple[int, ...]) -> Dataset:
+        encodings = encodings_of(dataset, inherited)
+        kept = Dataset()
+        for tag, element in dataset.elements.items():
+            if tag in (_CHARSET, PIXEL_DATA):
+                continue
+            rule = self.profile.rule(tag)
+            result, did = self._element(element, rule, encodings, (*path, tag))
+            if tag & 0xFFFF:  # group lengths go without saying
+                self.actions["/".join(f"{part:08X}" for part in (*path, tag))] = did.value
+            if result is not None:
+                kept.elements[tag] = result
+        return kept
+
+    def _element(
+        self, element: Element, rule: Rule, encodings: list[str], path: tuple[int, ...]
+    ) -> tuple[Element | None, Action]:
+        vr = vr_of(element.tag)
+        action = rule.action
+        if action is Action.REMOVE:
+            return None, action
+        if not _same_kind(element, vr):
+            return (Element(element.tag, vr), Action.EMPTY) if action is Action.EMPTY else (None, Action.REMOVE)
+        if action is Action.EMPTY:
+            return Element(element.tag, vr, items=[] if vr == "SQ" else None), action
+        if action is Action.DUMMY:
+            return self._dummy(element, vr), action
+        if vr == "SQ":
+            return self._sequence(element, encodings, path), action
+        if action is Action.NEW_UID:
+            return self._new_uids(element), action
+        value = self._value(element, vr, rule, encodings)
+        if value is None:
+            return None, Action.REMOVE
+        shown = _real_vr(element, vr)
+        return Element(element.tag, shown, value), action
+
+    def _sequence(self, element: Element, encodings: list[str], path: tuple[int, ...]) -> Element:
+        items = [self._dataset(item, encodings, path) for item in element.items or ()]
+        return Element(element.tag, "SQ", items=[item for item in items if item.elements])
+
+    def _new_uids(self, element: Element) -> Element:
+        values = element.raw.decode("latin-1").split("\\")
+        mapped = (value if value in UID_dictionary or not value else self.pseudonymizer.uid(value) for value in values)
+        return Element(element.tag, "UI", "\\".join(mapped).encode())
+
+    def _dummy(self, element: Element, vr: str) -> Element | None:
+        if element.tag in (_PATIENT_ID, _PATIENT_NAME):
+            return Element(element.tag, vr, self.patient.encode())
+        if vr == "SQ":
+            return Element(element.tag, "SQ", items=[Dataset()])
+        if vr == "UI":
+            return self._new_uids(element)
+        size = _BINARY.get(vr)
+        if size:
+            return Element(element.tag, vr, bytes(size))
+        return Element(element.tag, vr, _DUMMIES.get(vr, b"\0\0"))
+
+    # --- kept values
+
+    def _value(self, element: Element, vr: str, rule: Rule, encodings: list[str]) -> bytes | memoryview | None:
+        """The value as it may stand, or None where it may not."""
+        if not len(element.value):
+            return b""
+        if vr in ("DA", "DT", "TM"):
+            return self._temporal(element, vr, rule)
+        if vr == "AS":
+            return _capped_age(element.raw)
+        if vr == "UI":
+            return self._kept_uids(element, rule)
+        if vr in _NUMBER:
+            return self._numbers(element.raw, vr)
+        if vr in _BINARY:
+            return element.value if len(element.value) % _BINARY[vr] == 0 else None
+        if vr in ("OW", "OB"):
+            return element.value if rule.check == "lut" and len(element.value) <= 1 << 18 else None
+        if vr in _SPLIT_TEXT or vr in _WHOLE_TEXT:
+            return self._text(decoded(element.raw, encodings), vr, rule)
+        return None
+
+    def _numbers(self, raw: bytes, vr: str) -> bytes | None:
+        parts = raw.split(b"\\")
+        if not all(not part.strip() or _NUMBER[vr].match(part) for part in parts):
+            return None
+        return None if self.identifiers.named_in(raw.decode("ascii")) else raw
+
+    def _temporal(self, element: Element, vr: str, rule: Rule) -> bytes | None:
+        values = element.raw.decode("latin-1").split("\\")
+        if vr == "TM":
+            return element.raw if all(map(valid_time, values)) else None
+        if rule.action is Action.KEEP and not rule.check:
+            valid = all((shift_date if vr == "DA" else shift_datetime)(value, 0) is not None for value in values)
+            return element.raw if valid else None
+        moved = [(shift_date if vr == "DA" else shift_datetime)(value, self.days) for value in values]
+        return None if None in moved else "\\".join(map(str, moved)).encode()
+
+    def _kept_uids(self, element: Element, rule: Rule) -> bytes:
+        if rule.action is Action.KEEP and not rule.check:  # the table's K: retain UIDs
+            return element.raw
+        return bytes(self._new_uids(element).value)
+
+    def _text(self, text: str, vr: str, rule: Rule) -> bytes | None:
+        values = [text] if vr in _WHOLE_TEXT else text.split("\\")
+        good = [value.strip() if self._may_stand(value.strip(), rule) else "" for value in values]
+        if rule.check == "words" and rule.action is Action.KEEP and not any(good):
+            return None
+        if not any(good):
+            return b""
+        return "\\".join(good).encode("utf-8")
+
+    def _may_stand(self, value: str, rule: Rule) -> bool:
+        if not value or in_vocabulary(value):
+            return True
+        if rule.check in ("term", "words"):
+            return False
+        if rule.check == "code":
+            return bool(_CODE_FORM.match(value)) and not self.identifiers.named_in(value)
+        return passes_scan(value, self.identifiers)
+
+    # --- the top level
+
+    def _identity(self, kept: Dataset, source: Dataset) -> None:
+        for tag in (_PATIENT_ID, _PATIENT_NAME):
+            kept.add(Element(tag, vr_of(tag), self.patient.encode()))
+            self.actions[f"{tag:08X}"] = Action.DUMMY.value
+        if _BIRTH_DATE in source.elements:
+            kept.add(Element(_BIRTH_DATE, "DA"))
+
+    def _age(self, kept: Dataset, source: Dataset) -> None:
+        if not self.profile.settings.retain_patient_characteristics or _AGE in kept.elements:
+            return
+        years = years_between(source.text(_BIRTH_DATE), source.text(_STUDY_DATE))
+        if years is not None:
+            kept.add(Element(_AGE, "AS", f"{min(years, _OLDEST):03d}Y".encode()))
+
+    def _says_cleaned(self, kept: Dataset) -> None:
+        settings = self.profile.settings
+        kept.add(Element(_CHARSET, "CS", b"ISO_IR 192"))
+        kept.add(Element(0x00120062, "CS", b"YES"))
+        kept.add(Element(0x00120063, "LO", b"RADIA, DICOM PS3.15 Annex E"))
+        methods = [_code(value, meaning) for value, meaning in self.profile.methods()]
+        kept.add(Element(0x00120064, "SQ", items=methods))
+        dates = (
+            "UNMODIFIED" if settings.retain_full_dates else "MODIFIED" if settings.retain_modified_dates else "REMOVED"
+        )
+        kept.add(Element(0x00280303, "CS", dates.encode()))
+        if settings.clean_pixels:
+            kept.add(Element(0x00280301, "CS", b"NO"))
+
+
+def _code(value: str, meaning: str) -> Dataset:
+    item = Dataset()
+    for tag, vr, text in ((0x00080100, "SH", value), (0x00080102, "SH", "DCM"), (0x00080104, "LO", meaning)):
+        item.add(Element(tag, vr, text.encode()))
+    return item
+
+
+def _same_kind(element: Element, vr: str) -> bool:
+    if (element.items is not None) != (vr == "SQ"):
+        return False
+    return element.vr == vr or any(element.vr in kind and vr in kind for kind in _KINDS)
+
+
+def _real_vr(element: Element, vr: str) -> str:
+    """The dictionary's VR; of US or SS, and of OB or OW, the one that the source used."""
+    return element.vr if {element.vr, vr} in ({"US", "SS"}, {"US", "OW"}, {"OB", "OW"}) else vr
+
+
+def _capped_age(raw: bytes) -> bytes | None:
+    found = _AGE_FORM.match(raw.decode("latin-1").strip())
+    if not found:
+        return None
+    count, unit = int(found[1]), found[2]
+    return f"{_OLDEST:03d}Y".encode() if unit == "Y" and count > _OLDEST else f"{count:03d}{unit}".encode()

@@ -1,0 +1,182 @@
+"""Compressed pixel streams: what is not image goes (comments, application data, bytes after the end).
+
+What belongs here: the syntax of JPEG, JPEG-LS and JPEG 2000 streams, and an encoder of lossless JPEG, which no package
+has. What does not: decoding (the packages do that).
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radia.errors import Reason, Refusal
+
+_SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
+_BARE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
+_J2K_SOC, _J2K_SOT, _J2K_SOD, _J2K_EOC, _J2K_COM = 0xFF4F, 0xFF90, 0xFF93, 0xFFD9, 0xFF64
+
+
+def without_comments(stream: bytes, *, jpeg_2000: bool) -> bytes:
+    """One frame's code stream with the image alone. Raises Refusal where the stream is not whole."""
+    try:
+        return _jpeg_2000(stream) if jpeg_2000 else _jpeg(stream)
+    except (struct.error, IndexError) as error:
+        raise Refusal(Reason.TRUNCATED, "pixel data") from error
+
+
+def _jpeg(stream: bytes) -> bytes:
+    """JPEG (ITU T.81) and JPEG-LS (T.87) share markers: APPn and COM go, but Adobe's colour transform stays."""
+    at = stream.find(b"\xff\xd8")
+    if at < 0:
+        raise Refusal(Reason.UNREADABLE_PIXELS, "no start of image")
+    lossless_ls = False
+    pieces = [b"\xff\xd8"]
+    at += 2
+    while True:
+        while stream[at] == 0xFF and stream[at + 1] == 0xFF:
+            at += 1
+        if stream[at] != 0xFF:
+            raise Refusal(Reason.UNREADABLE_PIXELS, "marker expected")
+        marker = stream[at + 1]
+        if marker == _EOI:
+            return b"".join([*pieces, b"\xff\xd9"])
+        if marker in _BARE:
+            pieces.append(stream[at : at + 2])
+            at += 2
+            continue
+        (length,) = struct.unpack_from(">H", stream, at + 2)
+        segment = stream[at : at + 2 + length]
+        lossless_ls |= marker == 0xF7
+        at += 2 + length
+        if marker != _COM and not 0xE0 <= marker <= 0xEF:
+            pieces.append(segment)
+        elif marker == 0xEE and segment[4:9] == b"Adobe":
+            pieces.append(b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0" + segment[15:16])
+        elif marker == 0xE8 and segment[4:8] == b"mrfx" and length == 7:
+            pieces.append(segment)  # the colour transform of HP's JPEG-LS
+        if marker == _SOS:
+            end = _end_of_scan(stream, at, lossless_ls)
+            pieces.append(stream[at:end])
+            at = end
+
+
+def _end_of_scan(stream: bytes, at: int, lossless_ls: bool) -> int:
+    """Where the entropy-coded data end. After FF, JPEG stuffs a zero byte and JPEG-LS a zero bit."""
+    while True:
+        at = stream.find(b"\xff", at)
+        if at < 0 or at + 1 >= len(stream):
+            raise Refusal(Reason.TRUNCATED, "pixel data")
+        following = stream[at + 1]
+        stuffed = following < 0x80 if lossless_ls else following == 0
+        if not stuffed and not 0xD0 <= following <= 0xD7:
+            return at
+        at += 2
+
+
+def _jpeg_2000(stream: bytes) -> bytes:
+    """A JPEG 2000 code stream (T.800 annex A), taken out of its JP2 boxes where it has them. COM segments go."""
+    at = stream.find(b"\xff\x4f\xff\x51")
+    if at < 0:
+        raise Refusal(Reason.UNREADABLE_PIXELS, "no start of code stream")
+    head, at = _j2k_segments(stream, at + 2, (_J2K_SOT,))
+    pieces = [b"\xff\x4f", *head]
+    while True:
+        (marker,) = struct.unpack_from(">H", stream, at)
+        if marker == _J2K_EOC:
+            return b"".join([*pieces, b"\xff\xd9"])
+        if marker != _J2K_SOT:
+            raise Refusal(Reason.UNREADABLE_PIXELS, "tile expected")
+        index, size = struct.unpack_from(">HL", stream, at + 4)
+        end = at + size if size else stream.rfind(b"\xff\xd9")
+        part_head, data_at = _j2k_segments(stream, at + 12, (_J2K_SOD,))
+        if end > len(stream) or end < data_at:
+            raise Refusal(Reason.TRUNCATED, "pixel data")
+        body = b"".join([*part_head, stream[data_at:end]])
+        pieces += [struct.pack(">HHHLBB", _J2K_SOT, 10, index, len(body) + 12, *stream[at + 10 : at + 12]), body]
+        at = end
+
+
+def _j2k_segments(stream: bytes, at: int, until: tuple[int, ...]) -> tuple[list[bytes], int]:
+    kept: list[bytes] = []
+    while True:
+        (marker,) = struct.unpack_from(">H", stream, at)
+        if marker in until:
+            return kept, at
+        if marker < 0xFF00:
+            raise Refusal(Reason.UNREADABLE_PIXELS, "marker expected")
+        (length,) = struct.unpack_from(">H", stream, at + 2)
+        if marker != _J2K_COM:
+            kept.append(stream[at : at + 2 + length])
+        at += 2 + length
+
+
+# --- lossless JPEG, process 14, selection value 1 (T.81 annex H) -----------------------------------------------------
+
+# Lengths of the codes of difference categories 0 to 16: short where differences of radiographs are frequent.
+_CATEGORIES = bytes([4, 3, 2, 5, 1, 0, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16])
+
+
+def encode_jpeg_lossless(pixels: NDArray[np.unsignedinteger], bits: int) -> bytes:
+    """Gray pixels [rows, cols] of at most 16 bits as lossless JPEG with first-order prediction. Bit-exact."""
+    rows, cols = pixels.shape
+    differences = _differences(pixels.astype(np.int32), bits)
+    magnitude = np.abs(differences)
+    category = np.zeros(magnitude.shape, np.int64)
+    for bit in range(17):
+        category += magnitude >= (1 << bit)
+    order, lengths, codes = _huffman(np.bincount(category, minlength=17))
+    extra = np.where(differences >= 0, differences, differences + (1 << category) - 1)
+    extra_bits = np.where(category == 16, 0, category)
+    extra = np.where(category == 16, 0, extra)
+    scan = _packed((codes[category] << extra_bits) | extra, lengths[category] + extra_bits)
+    counts = bytes(int((lengths[list(order)] == n).sum()) for n in range(1, 17))
+    table = counts + bytes(order)
+    return b"".join(
+        [
+            b"\xff\xd8",
+            b"\xff\xc3" + struct.pack(">HBHHB", 11, bits, rows, cols, 1) + b"\1\x11\0",
+            b"\xff\xc4" + struct.pack(">HB", 3 + len(table), 0) + table,
+            b"\xff\xda\0\x08\1\1\0\1\0\0",
+            scan,
+            b"\xff\xd9",
+        ]
+    )
+
+
+def _differences(pixels: NDArray[np.int32], bits: int) -> NDArray[np.int64]:
+    predicted = np.empty_like(pixels)
+    predicted[:, 1:] = pixels[:, :-1]
+    predicted[1:, 0] = pixels[:-1, 0]
+    predicted[0, 0] = 1 << (bits - 1)
+    wrapped = (pixels - predicted) & 0xFFFF  # modulo 2^16 (H.1.2.1)
+    return np.where(wrapped > 0x8000, wrapped - 0x10000, wrapped).astype(np.int64).ravel()
+
+
+def _huffman(counts: NDArray[np.int64]) -> tuple[bytes, NDArray[np.int64], NDArray[np.int64]]:
+    """Categories by falling frequency, and the length and the code of each: a canonical code, no word all ones."""
+    order = [int(c) for c in np.argsort(-counts, kind="stable") if counts[c]]
+    lengths = np.zeros(17, np.int64)
+    codes = np.zeros(17, np.int64)
+    # Fifteen lengths 2, 3, 3, 3, 4, 5, 6 ... as the standard's luminance DC table; it suits any peaked distribution.
+    pattern = [2, 3, 3, 3, 3, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]
+    code, length = 0, pattern[0]
+    for place, category in enumerate(order):
+        code <<= pattern[place] - length
+        length = pattern[place]
+        lengths[category], codes[category] = length, code
+        code += 1
+    return bytes(order), lengths, codes
+
+
+def _packed(words: NDArray[np.int64], lengths: NDArray[np.int64]) -> bytes:
+    """Words of up to 32 bits written one after the other, the last byte filled with ones, FF stuffed with 00."""
+    ends = np.cumsum(lengths)
+    total = int(ends[-1])
+    bits = np.ones((total + 7) // 8 * 8, np.uint8)
+    starts = ends - lengths
+    for bit in range(int(lengths.max())):
+        chosen = lengths > bit
+        bits[starts[chosen] + bit] = (words[chosen] >> (lengths[chosen] - 1 - bit)) & 1
+    return np.packbits(bits).tobytes().replace(b"\xff", b"\xff\0")
