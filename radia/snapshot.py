@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+import yaml
 from numpy.typing import NDArray
 
 from radia.errors import BadLabelValue, SnapshotError, UnmatchedIds
@@ -67,7 +68,7 @@ class Snapshot:
     @cached_property
     def labels(self) -> pd.DataFrame:
         """One row a study, sorted by study: `study` and the 14 findings (1, 0, -1, NaN)."""
-        return _read(self.folder / "labels.parquet")
+        return _read(self.folder / "labels.parquet").sort_values("study", ignore_index=True)
 
     @cached_property
     def description(self) -> dict[str, Any]:
@@ -140,11 +141,10 @@ def freeze(
     if target.exists():
         return load(folder, digest)
     description = _describe(digest, image_rows, label_rows, settings)
+    batch_of_study = image_rows.groupby("study")["batch"].min()
     with written_whole(target) as partial:
-        (partial / "images.parquet").mkdir(parents=True)
-        for batch, part in image_rows.groupby("batch", sort=True):
-            part.to_parquet(partial / "images.parquet" / f"{batch}.parquet", index=False, compression="zstd")
-        label_rows.to_parquet(partial / "labels.parquet", index=False, compression="zstd")
+        _write_parts(image_rows, image_rows["batch"], partial / "images.parquet")
+        _write_parts(label_rows, label_rows["study"].map(batch_of_study), partial / "labels.parquet")
         text = json.dumps(description, indent=1, sort_keys=True) + "\n"
         (partial / "snapshot.json").write_text(text, encoding="utf-8")
     return Snapshot(digest, target)
@@ -295,6 +295,13 @@ def _rare_findings(findings: dict[str, dict[str, Any]]) -> Iterator[str]:
                 yield f"{finding} is never present on the {side} side"
 
 
+def _write_parts(rows: pd.DataFrame, batches: pd.Series[Any], folder: Path) -> None:
+    """One file a batch: the parts of older batches are the same bytes in the next snapshot, and DVC keeps them once."""
+    folder.mkdir(parents=True)
+    for batch, part in rows.groupby(batches, sort=True):
+        part.to_parquet(folder / f"{batch}.parquet", index=False, compression="zstd")
+
+
 def _read(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path)
@@ -323,34 +330,33 @@ def version(archive: Path, digest: str) -> str:
     into read-only hard links into the cache: replace them whole, never write into them. Raises SnapshotError.
     """
     snapshot = load(archive / "snapshots", digest)
-    folders = [snapshot.folder]
-    for batch in snapshot.batches:
-        folder = archive / "images" / batch
+    batches = {batch: archive / "images" / batch for batch in snapshot.batches}
+    for batch, folder in batches.items():
         if not folder.is_dir():
             raise SnapshotError(f"snapshot {digest[:12]} needs batch {batch}, which is not in the archive")
-        folders.append(folder)
     with _repository(archive) as repository:
+        folders = [snapshot.folder, *batches.values()]
         unknown = [str(folder) for folder in folders if _recorded_md5(repository, folder) is None]
         if unknown:
             repository.add(unknown)
         md5 = _recorded_md5(repository, snapshot.folder)
     if md5 is None:
         raise SnapshotError(f"snapshot {digest[:12]} changed while it was versioned: run again")
+    _pin(_record_of(snapshot.folder), {batch: _record_of(folder) for batch, folder in batches.items()})
     return md5
 
 
 def restore(archive: Path, digest: str) -> None:
-    """Brings back the exact files of a versioned snapshot and of the batches it needs. Raises SnapshotError."""
+    """Brings back the exact files of a versioned snapshot, and its batches as they were then. Raises SnapshotError."""
     from dvc.exceptions import DvcException
 
-    record = archive / "snapshots" / f"{digest}.dvc"
+    record = _record_of(archive / "snapshots" / digest)
     if not record.is_file():
         raise SnapshotError(f"snapshot {digest[:12]} was never versioned in this archive")
     with _repository(archive) as repository:
         try:
             repository.checkout([str(record)], force=True)
-            batches = Snapshot(digest, archive / "snapshots" / digest).batches
-            repository.checkout([str(archive / "images" / f"{batch}.dvc") for batch in batches], force=True)
+            repository.checkout([str(path) for path in _unpin(record, archive / "images")], force=True)
         except DvcException as error:
             raise SnapshotError(
                 f"snapshot {digest[:12]} cannot be restored: DVC's cache lacks a part of it ({type(error).__name__})"
@@ -358,9 +364,42 @@ def restore(archive: Path, digest: str) -> None:
     load(archive / "snapshots", digest)
 
 
+def _record_of(folder: Path) -> Path:
+    """DVC's record beside a versioned folder."""
+    return folder.with_name(f"{folder.name}.dvc")
+
+
+def _pin(record: Path, batches: dict[str, Path]) -> None:
+    """Notes in a snapshot's record which version of each batch it was made from: a batch may be made anew later."""
+    noted = yaml.safe_load(record.read_text(encoding="utf-8"))
+    pinned = (noted.get("meta") or {}).get("batches") or {}
+    missing = {batch: path for batch, path in batches.items() if batch not in pinned}
+    if not missing:
+        return
+    for batch, path in missing.items():
+        pinned[batch] = yaml.safe_load(path.read_text(encoding="utf-8"))["outs"][0]
+    noted["meta"] = {"batches": pinned}
+    with written_whole(record) as partial:
+        partial.write_text(yaml.safe_dump(noted, sort_keys=False), encoding="utf-8")
+
+
+def _unpin(record: Path, images: Path) -> list[Path]:
+    """The records of a snapshot's batches, put back to the versions that it was made from."""
+    pinned = yaml.safe_load(record.read_text(encoding="utf-8"))["meta"]["batches"]
+    records = []
+    for batch, out in pinned.items():
+        path = _record_of(images / batch)
+        current = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if current.get("outs") != [out]:
+            with written_whole(path) as partial:
+                partial.write_text(yaml.safe_dump({"outs": [out]}, sort_keys=False), encoding="utf-8")
+        records.append(path)
+    return records
+
+
 def _recorded_md5(repository: Repo, folder: Path) -> str | None:
     """DVC's md5 of a folder that is versioned and unchanged since; None where it must be added."""
-    record = folder.with_name(f"{folder.name}.dvc").resolve()
+    record = _record_of(folder).resolve()
     if not record.is_file():
         return None
     with repository.lock:

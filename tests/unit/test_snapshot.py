@@ -123,7 +123,7 @@ class TestDigest:
         self, manifest: pd.DataFrame, labels: pd.DataFrame, tmp_path: Path
     ) -> None:
         first = freeze(manifest, labels, settings=SETTINGS, folder=tmp_path)
-        path = first.folder / "labels.parquet"
+        path = first.folder / "labels.parquet" / "HND-20260101-1.parquet"
         pd.read_parquet(path).to_parquet(path, compression="gzip", row_group_size=5)
         assert load(tmp_path, first.digest).digest == first.digest
 
@@ -167,8 +167,9 @@ class TestFreeze:
         new = pd.concat([old, manifest_of(30, start=30, batch="HVD-20260102-1")])
         first = freeze(old, labels_of(old), settings=SETTINGS, folder=tmp_path)
         second = freeze(new, labels_of(new), settings=SETTINGS, folder=tmp_path)
-        part = Path("images.parquet") / "HND-20260101-1.parquet"
-        assert (first.folder / part).read_bytes() == (second.folder / part).read_bytes()
+        for table in ("images.parquet", "labels.parquet"):
+            part = Path(table) / "HND-20260101-1.parquet"
+            assert (first.folder / part).read_bytes() == (second.folder / part).read_bytes()
         assert first.folder.is_dir()
         assert second.batches == ("HND-20260101-1", "HVD-20260102-1")
 
@@ -300,11 +301,13 @@ class TestLoad:
         frozen = freeze(manifest, labels, settings=SETTINGS, folder=tmp_path)
         changed = frozen.labels.copy()
         changed.loc[0, "Edema"] = 0.0 if changed.loc[0, "Edema"] == 1.0 else 1.0
-        changed.to_parquet(frozen.folder / "labels.parquet")
+        changed.to_parquet(frozen.folder / "labels.parquet" / "HND-20260101-1.parquet")
         with pytest.raises(SnapshotError, match="was changed after it was frozen"):
             load(tmp_path, frozen.digest)
 
-    @pytest.mark.parametrize("part", ["labels.parquet", "images.parquet/HND-20260101-1.parquet", "snapshot.json"])
+    @pytest.mark.parametrize(
+        "part", ["labels.parquet/HND-20260101-1.parquet", "images.parquet/HND-20260101-1.parquet", "snapshot.json"]
+    )
     def test_refuses_a_part_cut_short(
         self, manifest: pd.DataFrame, labels: pd.DataFrame, tmp_path: Path, part: str
     ) -> None:
@@ -458,6 +461,22 @@ class TestRestore:
         restore(archive, first)
         assert len(load(archive / "snapshots", first).images) == 60
         assert len(load(archive / "snapshots", second).images) == 120
+
+    def test_brings_back_a_batch_as_it_was_before_it_was_made_anew(self, archive: Path) -> None:
+        manifest = manifest_of(30)
+        first = archived(archive, manifest)
+        version(archive, first)
+        shard = archive / "images" / "HND-20260101-1" / "0.npy"
+        held = shard.read_bytes()
+        shard.unlink()
+        shard.write_bytes(b"another size")
+        anew = manifest.assign(pixel_sha256=manifest["pixel_sha256"].str.replace("0", "a"))
+        second = archived(archive, anew)
+        version(archive, second)
+        restore(archive, first)
+        assert shard.read_bytes() == held
+        restore(archive, second)
+        assert shard.read_bytes() == b"another size"
 
     def test_versioned_files_can_still_be_replaced_and_deleted(self, manifest: pd.DataFrame, archive: Path) -> None:
         """Hard links into the cache: the cache keeps its bytes whatever happens to the workspace's name."""
