@@ -25,6 +25,14 @@ _LATERAL = re.compile(r"LAT|OBL|SWIM|\b(?:LL|RL|LLO|RLO|LLD|RLD|LAO|RAO|LPO|RPO)
 _FRONTAL = re.compile(r"\b(?:AP|PA)\b|ANTERO.?POST|POSTERO.?ANT")
 _CHEST = re.compile(r"CHEST|THORA|LUNG|POUMON|PULM|RIB|COTE|STERN|CLAVIC|CARDI|HEART|PORT|WHOLE|ENTIRE|BODY|TORSE")
 
+_SIZES = [
+    (width, width * ratio)
+    for width in (0.62, 0.75, 0.9, 1.05)
+    for ratio in (0.75, 1, 1.3)
+    if 0.45 <= width * ratio <= 1.2
+]
+"""Widths and heights of a thorax in parts of the image."""
+
 DOUBTFUL, CLEAR = 0.5, 0.85
 """Likeness to a thorax below which nothing speaks for one, and from which much does."""
 
@@ -81,7 +89,9 @@ def look(pixels: NDArray[np.uint8]) -> Look:
     """Measures an image against what chest radiographs have in common. pixels: [rows, columns]."""
     small = _shrunk(pixels)
     ranks = _ranks(small)
-    thorax = max(_thorax(ranks), _thorax(_ranks(_flattened(small))))
+    thorax = _thorax(ranks)
+    if thorax < CLEAR:
+        thorax = max(thorax, _thorax(_ranks(_flattened(small))))
     return Look(thorax, _levels(small), _smoothness(ranks), _symmetry(ranks))
 
 
@@ -93,7 +103,7 @@ def _shrunk(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     from PIL import Image
 
     box = Image.Resampling.BOX
-    double = np.asarray(Image.fromarray(pixels).convert("F").resize((2 * _SIDE, 2 * _SIDE), box))
+    double = np.asarray(Image.fromarray(pixels).resize((2 * _SIDE, 2 * _SIDE), box), dtype=np.float32)
     inside = double[_uneven(double, axis=1)][:, _uneven(double, axis=0)]
     return np.asarray(Image.fromarray(np.ascontiguousarray(inside)).resize((_SIDE, _SIDE), box))
 
@@ -147,8 +157,10 @@ def _symmetry(ranks: NDArray[np.float32]) -> float:
     best = -1.0
     for shift in range(-3, 4):
         part = blocks[:, max(0, shift) : 12 + min(0, shift)]
-        if part.std() > 1e-6:
-            best = max(best, float(np.corrcoef(part.ravel(), part[:, ::-1].ravel())[0, 1]))
+        centred = part - part.mean()
+        variance = float((centred * centred).sum())
+        if variance > 1e-6:
+            best = max(best, float((centred * centred[:, ::-1]).sum()) / variance)
     return best
 
 
@@ -158,73 +170,95 @@ def _thorax(ranks: NDArray[np.float32]) -> float:
     The second sees the lungs beside the mediastinum and is blind to what merely grows brighter downwards.
     """
     drawings = _drawings()
-    flat = ranks.ravel()
-    squares = flat * flat
+    sums, squares = _summed(ranks), _summed(ranks * ranks)
+    trunk, lungs = drawings.trunk, drawings.lungs
+    variance = trunk.total(squares) - trunk.total(sums) ** 2 / trunk.size
+    likeness = drawings.whole @ ranks.ravel() / np.sqrt(np.maximum(variance, 1e-3 * trunk.size))
 
-    trunk_sum, trunk_squares = drawings.trunk @ flat, drawings.trunk @ squares
-    size = drawings.trunk.sum(1)
-    variance = trunk_squares - trunk_sum**2 / size
-    whole = drawings.whole @ flat / np.sqrt(np.maximum(variance, 1e-3 * size))
+    rows = sums[:, lungs.right] - sums[:, lungs.left]
+    of_rows = _summed(np.diff(rows, axis=0) ** 2, axes=(0,))
+    places = np.arange(len(lungs.top))
+    within = (of_rows[lungs.bottom, places] - of_rows[lungs.top, places]) / (lungs.right - lungs.left)
+    variance = lungs.total(squares) - within
+    likeness += drawings.along @ ranks.ravel() / np.sqrt(np.maximum(variance, 1e-3 * lungs.size))
+    return float(likeness.max())
 
-    before = np.pad(np.cumsum(ranks, axis=1), ((0, 0), (1, 0)))
-    row_sum = (before[:, drawings.right] - before[:, drawings.left]) * drawings.has_lung
-    row_variance = drawings.beside @ squares - (row_sum**2).sum(0) / (drawings.right - drawings.left)
-    along = drawings.along @ flat / np.sqrt(np.maximum(row_variance, 1e-3 * drawings.beside.sum(1)))
-    return float((whole + along).max())
+
+def _summed(
+    values: NDArray[np.float32] | NDArray[np.float64], *, axes: tuple[int, ...] = (0, 1)
+) -> NDArray[np.float64]:
+    """Sums over all that lies above and to the left, with a first row and column of zeros."""
+    total = values.astype(np.float64)
+    for axis in axes:
+        total = np.cumsum(total, axis=axis)
+    return np.pad(total, [(1, 0) if axis in axes else (0, 0) for axis in range(values.ndim)])
+
+
+@dataclass(frozen=True)
+class _Boxes:
+    """Rectangles in the image, one a drawing: the first row and column inside, and the first after. Each [n]."""
+
+    top: NDArray[np.int64]
+    bottom: NDArray[np.int64]
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+
+    @staticmethod
+    def around(areas: NDArray[np.bool_]) -> _Boxes:
+        """The rectangles that areas [n, 48, 48] fill."""
+        rows, columns = np.any(areas, axis=2), np.any(areas, axis=1)
+        (top, bottom), (left, right) = (
+            (filled.argmax(1), _SIDE - filled[:, ::-1].argmax(1)) for filled in (rows, columns)
+        )
+        return _Boxes(top, bottom, left, right)
+
+    @property
+    def size(self) -> NDArray[np.int64]:
+        """Pixels in each."""
+        return (self.bottom - self.top) * (self.right - self.left)
+
+    def total(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The sum over each, from sums over all that lies above and to the left."""
+        below = sums[self.bottom, self.right] - sums[self.bottom, self.left]
+        return np.asarray(below - sums[self.top, self.right] + sums[self.top, self.left])
 
 
 @dataclass(frozen=True)
 class _Drawings:
-    """Drawings of the thorax, each [n, 48 * 48]: where the trunk is, the drawing with mean 0 and length 1 over it,
-    the rows of the trunk that have lung, and the drawing with mean 0 in each of these rows. The trunk is a rectangle:
-    has_lung [48, n] says which rows those are, left and right [n] the columns between which they lie."""
+    """Drawings of the thorax at many sizes and places: where the trunk is and where in it the rows with lung are; the
+    drawing with mean 0 and length 1 over the trunk, and with mean 0 in each row with lung, both [n, 48 * 48]."""
 
-    trunk: NDArray[np.float32]
+    trunk: _Boxes
+    lungs: _Boxes
     whole: NDArray[np.float32]
-    beside: NDArray[np.float32]
     along: NDArray[np.float32]
-    has_lung: NDArray[np.float32]
-    left: NDArray[np.int64]
-    right: NDArray[np.int64]
 
 
 @cache
 def _drawings() -> _Drawings:
     y, x = (np.mgrid[:_SIDE, :_SIDE] + 0.5) / _SIDE
     trunks: list[NDArray[np.bool_]] = []
-    besides: list[NDArray[np.bool_]] = []
+    lung_rows: list[NDArray[np.bool_]] = []
     wholes: list[NDArray[np.float64]] = []
     alongs: list[NDArray[np.float64]] = []
-    for width in (0.62, 0.75, 0.9, 1.05):
-        for height in (0.75 * width, width, 1.3 * width):
-            if not 0.45 <= height <= 1.2:
-                continue
-            for middle_x in (0.4, 0.5, 0.6):
-                for middle_y in (0.36, 0.43, 0.5, 0.57, 0.64):
-                    u, v = (x - middle_x) / width, (y - middle_y) / height
-                    lung = _lungs(u, v)
-                    trunk = (np.abs(u) < 0.5) & (v > -0.62) & (v < 0.55)
-                    beside = trunk & (lung & trunk).any(1, keepdims=True)
-                    drawing = np.where(lung, -1.0, 1.0)
-                    trunks.append(trunk)
-                    wholes.append(_standard(drawing, trunk, axis=None))
-                    besides.append(beside)
-                    alongs.append(_standard(drawing, beside, axis=1))
-    lung_rows = np.array(besides, dtype=np.bool_)
-    columns: NDArray[np.bool_] = np.any(lung_rows, axis=1)
+    for width, height in _SIZES:
+        for middle_x in (0.4, 0.5, 0.6):
+            for middle_y in (0.36, 0.43, 0.5, 0.57, 0.64):
+                u, v = (x - middle_x) / width, (y - middle_y) / height
+                lung = _lungs(u, v)
+                trunk = (np.abs(u) < 0.5) & (v > -0.62) & (v < 0.55)
+                beside = trunk & (lung & trunk).any(1, keepdims=True)
+                drawing = np.where(lung, -1.0, 1.0)
+                trunks.append(trunk)
+                lung_rows.append(beside)
+                wholes.append(_standard(drawing, trunk, axis=None))
+                alongs.append(_standard(drawing, beside, axis=1))
     return _Drawings(
-        trunk=_flat(trunks),
-        whole=_flat(wholes),
-        beside=_flat(besides),
-        along=_flat(alongs),
-        has_lung=np.any(lung_rows, axis=2).T.astype(np.float32),
-        left=columns.argmax(1),
-        right=_SIDE - columns[:, ::-1].argmax(1),
+        trunk=_Boxes.around(np.array(trunks)),
+        lungs=_Boxes.around(np.array(lung_rows)),
+        whole=np.array(wholes, np.float32).reshape(len(wholes), -1),
+        along=np.array(alongs, np.float32).reshape(len(alongs), -1),
     )
-
-
-def _flat(layers: list[NDArray[np.bool_]] | list[NDArray[np.float64]]) -> NDArray[np.float32]:
-    return np.array(layers, np.float32).reshape(len(layers), -1)
 
 
 def _lungs(u: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.bool_]:
