@@ -11,6 +11,7 @@ import pytest
 from radia import intake
 from radia.errors import EmptyInbox, IntakeError, StorageFull
 from radia.intake import LeftFile, receipts, site_name, take_folder
+from radia.intake import landing as landing_module
 
 TODAY = date(2026, 11, 23)
 
@@ -187,14 +188,14 @@ class TestBadInput:
     def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_time(
         self, inbox: Path, landing: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        status = intake.os.fstat
+        status = landing_module.os.fstat
         sizes = iter(range(1000))
 
         def growing(handle: int) -> os.stat_result:
             return os.stat_result((*tuple(status(handle))[:6], next(sizes), *tuple(status(handle))[7:]))
 
         with monkeypatch.context() as during:
-            during.setattr(intake.os, "fstat", growing)
+            during.setattr(landing_module.os, "fstat", growing)
             with pytest.raises(IntakeError, match="none of 3 files could be read"):
                 take(inbox, landing)
         assert len(take(inbox, landing)) == 2

@@ -1,36 +1,39 @@
-"""From a folder of files to landing batches with receipts: what came, from which site, when, and its digests.
+"""Landing batches and their receipts: what came, from which site, when, and its digests. However it came.
 
-What belongs here: getting files in, whole and once. `take_folder` opens nothing as DICOM: whatever a site sends is
+What belongs here: getting contents into a batch whole and once. Nothing is opened as DICOM: whatever a site sends is
 received, and the de-identification says what of it can be used. Receipts name source files, which may hold a patient's
 name: they stay in the landing zone.
 
 The receipts are the truth. `landing/.received.db` repeats them so that a file received years ago is recognised without
-reading every receipt; it is brought up to date from the receipts whenever it is opened, and may be deleted.
+reading every receipt; it is brought up to date from the receipts whenever it is opened, and may be deleted. To free
+the disk of a batch that is archived, remove its `files/` and keep its receipt.
+
+What comes over the network is acknowledged file by file, before its batch is whole: it waits in a `Spool`, on disk,
+which becomes a batch when it is sealed, by its owner or, where that one was killed, by the next intake.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
 import sqlite3
 import stat
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
+from tempfile import mkdtemp
 
-from radia.errors import EmptyInbox, IntakeError
+from radia import digests
+from radia.errors import IntakeError, StorageFull
 from radia.workspace import written_whole
-
-logger = logging.getLogger(__name__)
 
 RECEIPT, FILES = "receipt.json", "files"
 """What a batch's folder holds: the receipt, and a folder of the files, each named by its SHA-256."""
@@ -77,53 +80,21 @@ class Receipt:
         return json.dumps({"count": len(self.files), "bytes": self.bytes, **asdict(self)}, indent=1, ensure_ascii=False)
 
 
-def take_folder(
-    inbox: Path,
-    landing: Path,
-    *,
-    today: date,
-    quiet_seconds: float = 0.0,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[Receipt]:
-    """Copies what is new in `inbox/<site>/…` into landing, one batch a site, and returns the new receipts.
-
-    The source is the hospital's: it is read, never moved. Files already received, in whatever batch and under whatever
-    name, are not taken again; several files of the same content become one with all its names. A batch appears whole
-    or not at all. Hidden files are not part of a feed. An inbox that holds files and no folder is one site, named
-    after it. A site of which any file changed less than `quiet_seconds` ago is left for the next time.
-
-    Files that cannot be read, or that change while they are read, are left and named in the receipt.
-
-    Raises EmptyInbox where there is no file at all, IntakeError where sites cannot be told apart or no file could be
-    read, StorageFull.
-    """
-    sites = _sites(inbox)
-    feeds = {site: _feed(folder) for site, folder in sites.items()}
-    if not any(feeds.values()):
-        raise EmptyInbox(f"{inbox} holds no file: expected DICOM files in one folder a site ({inbox.name}/<site>/…)")
-    total, done = sum(map(len, feeds.values())), 0
-    new: list[Receipt] = []
-    unread = 0
-    with _locked(landing):
-        _sweep(landing)
-        for site, files in feeds.items():
-            if files and _is_quiet(files, quiet_seconds):
-                receipt, tally = _take_site(site, sites[site], files, landing, today)
-                new += [receipt] if receipt else []
-                unread += 0 if tally.taken or tally.known else len(tally.left)
-                _warn_of_left(site, tally)
-            done += len(files)
-            if progress:
-                progress(done, total)
-    if unread and not new:
-        raise IntakeError(f"none of {unread} files could be read: give this user the right to read {inbox}")
-    return new
-
-
 def receipts(landing: Path) -> list[Receipt]:
     """The receipts of all batches, oldest first."""
     found = [_read_receipt(path) for path in landing.glob(f"[!.]*/{RECEIPT}")]
     return sorted(found, key=lambda receipt: (receipt.received, receipt.batch))
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files below a folder but hidden ones, in a stable order; a folder that cannot be opened stands for its
+    files, so that it is named among those left."""
+    closed: list[OSError] = []
+    found: list[Path] = []
+    for parent, folders, names in os.walk(folder, onerror=closed.append):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(parent) / name for name in names if not name.startswith(".")]
+    return sorted(found + [Path(error.filename) for error in closed])
 
 
 def site_name(name: str) -> str:
@@ -133,49 +104,6 @@ def site_name(name: str) -> str:
     if not cleaned:
         raise IntakeError("a site's folder has a name without a letter or a digit: rename it")
     return cleaned
-
-
-# --- the inbox ------------------------------------------------------------------------------------------------------
-
-
-def _sites(inbox: Path) -> dict[str, Path]:
-    """The folder of each site. Raises IntakeError, EmptyInbox."""
-    if not inbox.is_dir():
-        raise EmptyInbox(f"{inbox} is not a folder: expected one with a folder for each site")
-    entries = [entry for entry in sorted(inbox.iterdir()) if not entry.name.startswith(".")]
-    folders = [entry for entry in entries if entry.is_dir()]
-    loose = len(entries) - len(folders)
-    if loose and folders:
-        raise IntakeError(
-            f"{inbox} holds {loose} files beside {len(folders)} folders, so their site is unknown: "
-            "move them into the folder of their site"
-        )
-    sites: dict[str, Path] = {}
-    for folder in folders or [inbox.resolve()]:
-        name = site_name(folder.name)
-        if name in sites:
-            raise IntakeError(f"two folders of {inbox} would both be site {name!r}: rename one")
-        sites[name] = folder
-    return sites
-
-
-def _feed(folder: Path) -> list[Path]:
-    """All files below a site's folder but hidden ones, in a stable order; a folder that cannot be opened stands for
-    its files, so that it is named among those left."""
-    closed: list[OSError] = []
-    found: list[Path] = []
-    for parent, folders, names in os.walk(folder, onerror=closed.append):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent) / name for name in names if not name.startswith(".")]
-    return sorted(found + [Path(error.filename) for error in closed])
-
-
-def _is_quiet(files: Iterable[Path], seconds: float) -> bool:
-    """Whether no file was written lately. A clock that runs ahead at the sender counts as quiet after the same time."""
-    if seconds <= 0:
-        return True
-    now = datetime.now(UTC).timestamp()
-    return all(abs(now - path.lstat().st_mtime) >= seconds for path in files)
 
 
 # --- one batch ------------------------------------------------------------------------------------------------------
@@ -190,7 +118,7 @@ class _NothingNew(Exception):
 
 
 @dataclass
-class _Tally:
+class Tally:
     """What became of a site's files."""
 
     taken: dict[str, ReceivedFile]
@@ -202,17 +130,17 @@ Bring = Callable[[Path, Path, str], ReceivedFile]
 """How one file gets into a batch's folder under its digest: (source, folder, name) -> what was received."""
 
 
-def _take_site(
+def take_files(
     site: str, folder: Path, files: list[Path], landing: Path, today: date, *, bring: Bring | None = None
-) -> tuple[Receipt | None, _Tally]:
+) -> tuple[Receipt | None, Tally]:
     """One site's new files as a batch; no batch where all were received before or none could be read."""
-    tally = _Tally({}, [])
+    tally = Tally({}, [])
     batch = _next_batch(landing, site, today)
-    with closing(_Received(landing)) as received, suppress(_NothingNew), written_whole(landing / batch) as partial:
+    with closing(Received(landing)) as received, suppress(_NothingNew), written_whole(landing / batch) as partial:
         (partial / FILES).mkdir(parents=True)
         for path in files:
             name = path.relative_to(folder).as_posix()
-            _take_file(path, name, site, partial / FILES, received, tally, bring or _copied)
+            _take_file(path, name, site, partial / FILES, received, tally, bring or copied)
         received.commit()
         if not tally.taken:
             raise _NothingNew
@@ -223,9 +151,7 @@ def _take_site(
     return receipt, tally
 
 
-def _take_file(
-    path: Path, name: str, site: str, folder: Path, received: _Received, tally: _Tally, bring: Bring
-) -> None:
+def _take_file(path: Path, name: str, site: str, folder: Path, received: Received, tally: Tally, bring: Bring) -> None:
     try:
         status = _stat(path)
         if received.has_seen(site, name, status):
@@ -246,7 +172,7 @@ def _take_file(
         tally.taken[file.sha256] = file
 
 
-def _copied(source: Path, folder: Path, name: str) -> ReceivedFile:
+def copied(source: Path, folder: Path, name: str) -> ReceivedFile:
     """Copies a file into the folder under its digest. Raises _Unreadable, and OSError where it cannot be written."""
     digest, size, draft = hashlib.sha256(), 0, folder / ".draft"
     with draft.open("wb") as target:
@@ -290,11 +216,6 @@ def _next_batch(landing: Path, site: str, today: date) -> str:
     return f"{prefix}{max(taken, default=0) + 1}"
 
 
-def _warn_of_left(site: str, tally: _Tally) -> None:
-    for reason, count in Counter(file.reason for file in tally.left).items():
-        logger.warning("site %s: %d files were left for the next time: %s", site, count, reason)
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
@@ -313,7 +234,7 @@ def _read_receipt(path: Path) -> Receipt:
 # --- what was received before ---------------------------------------------------------------------------------------
 
 
-class _Received:
+class Received:
     """Every digest ever received, in SQLite, brought up to date from the receipts."""
 
     def __init__(self, landing: Path) -> None:
@@ -342,6 +263,10 @@ class _Received:
         """Whether a received file has this name, size and modification time, so that it need not be read again."""
         query = "SELECT 1 FROM seen WHERE site = ? AND name = ? AND bytes = ? AND modified = ?"
         return self._one(query, site, name, status.st_size, status.st_mtime_ns)
+
+    def has_name(self, site: str, name: str) -> bool:
+        """Whether anything was received from this site under this name."""
+        return self._one("SELECT 1 FROM seen WHERE site = ? AND name = ?", site, name)
 
     def note(self, site: str, file: ReceivedFile) -> None:
         """Remembers one more name of received content."""
@@ -374,7 +299,7 @@ class _Received:
 
 
 @contextmanager
-def _locked(landing: Path) -> Iterator[None]:
+def locked(landing: Path) -> Iterator[None]:
     """One intake at a time writes to a landing zone. The lock goes with the process, however it ends."""
     landing.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (landing / ".lock").open("w") as lock:
@@ -382,7 +307,90 @@ def _locked(landing: Path) -> Iterator[None]:
         yield
 
 
-def _sweep(landing: Path) -> None:
+def sweep(landing: Path) -> None:
     """Removes what a killed intake left half written. Only under the lock."""
     for path in landing.glob(".partial-*"):
         shutil.rmtree(path)
+
+
+# --- what comes over the network -------------------------------------------------------------------------------------
+
+
+class Spool:
+    """Contents of one site that were received and acknowledged and are not yet a batch, safe on disk.
+
+    Lies in `landing/.spool/`, locked while its owner lives.
+    """
+
+    def __init__(self, landing: Path, site: str) -> None:
+        """site: in the form of `site_name`."""
+        self._landing, self.site = landing, site
+        landing.mkdir(parents=True, exist_ok=True, mode=0o700)
+        home = landing / ".spool"
+        home.mkdir(exist_ok=True, mode=0o700)
+        with full_disk_named(landing):
+            hidden = Path(mkdtemp(prefix=".new-", dir=home))
+            self._lock = (hidden / ".lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._folder = hidden.rename(home / f"{site}{hidden.name.removeprefix('.new')}")
+
+    def write(self, name: str, content: bytes) -> None:
+        """Keeps a file under a relative name; when this returns it is on the disk. Raises StorageFull."""
+        target = self._folder / name
+        with full_disk_named(self._landing):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            draft = target.with_name(f".{target.name}")
+            with draft.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(target)
+
+    def seal(self, today: date) -> Receipt | None:
+        """Makes what is there a batch; none where it holds nothing that was not received before."""
+        with locked(self._landing):
+            receipt = _seal_folder(self._folder, self.site, self._landing, today)
+        self._lock.close()
+        return receipt
+
+
+def seal_abandoned(landing: Path, today: date) -> list[Receipt]:
+    """Makes batches of the spools whose owner was killed."""
+    new: list[Receipt] = []
+    for folder in sorted((landing / ".spool").glob("[!.]*")):
+        with locked(landing), (folder / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            receipt = _seal_folder(folder, folder.name.split("-")[0], landing, today)
+            new += [receipt] if receipt else []
+    return new
+
+
+@contextmanager
+def full_disk_named(landing: Path) -> Iterator[None]:
+    """Turns the error of a full disk into StorageFull."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(
+                f"no room left on the disk that holds {landing.name}/: free some and send again"
+            ) from error
+        raise
+
+
+def _seal_folder(folder: Path, site: str, landing: Path, today: date) -> Receipt | None:
+    receipt, _ = take_files(site, folder, files_below(folder), landing, today, bring=_linked)
+    shutil.rmtree(folder)
+    return receipt
+
+
+def _linked(source: Path, folder: Path, name: str) -> ReceivedFile:
+    """Gives a spooled file a second name in the batch: if the intake is killed, it is still in the spool."""
+    sha256 = digests.of_file(source)
+    target = folder / sha256
+    if not target.exists():
+        os.link(source, target)
+    return ReceivedFile(sha256, source.stat().st_size, name)
