@@ -6,6 +6,7 @@ fractions of the image's side. Depths are centimetres. Findings are not drawn he
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from radia.synthetic.grids import Field, clouds, deposit, dome, mound, shrink, slab, spread, step, tube
+from radia.synthetic.grids import Field, clouds, deposit, dome, mound, slab, spread, step, tube
 
 RIGHT, LEFT = -1, 1
 """The patient's sides, by where they lie in the image."""
@@ -222,7 +223,7 @@ def _lungs(body: Body, x: Field, distance: Field, y: Field, outer: Field, domes:
     profile = slab(across**2)
     top = np.clip((y - body.apex) * (1 / 0.35), 0, 1)
     depth = (body.depth * 0.72) * (0.5 + 0.5 * top * (2 - top))
-    floor = np.where(x < 0, domes[RIGHT], domes[LEFT])
+    floor = domes[RIGHT] + (domes[LEFT] - domes[RIGHT]) * step(x, 0.08)
     above = step(floor - y, 0.012)
     recess = 0.16 * step(floor + 0.05 - y, 0.1)  # lung behind the dome
     lung: Field = profile * depth * np.maximum(above, recess)
@@ -301,7 +302,7 @@ def draw_ribs(body: Body, distance: Field, y: Field, outer: Field, shift: Field 
     within = step(1.03 - a, 0.06) * 1.35
     edge = 1 + 1.3 * np.clip((a - 0.86) * 7, 0, 1) ** 2
     back = _arcs(posterior, 0.24) * step(a - 0.07, 0.06) * _counted(posterior, 0, 10.6)
-    front = _arcs(anterior, 0.28) * step(a - 0.36, 0.15) * _counted(anterior, -0.6, 6.6) * 0.75
+    front = _arcs(anterior, 0.28) * step(a - 0.36, 0.15) * _counted(anterior, -0.6, 6.6) * 0.6
     ribs: Field = (back + front) * within * edge * (0.85 - 0.003 * (body.age - 50))
     return ribs
 
@@ -319,7 +320,7 @@ def _spine(body: Body, x: Field, y: Field) -> Field:
     half = 0.034 + 0.010 * np.clip(y, 0, 1)
     across = (x + 0.0) / half
     level = y / (0.043 + 0.012 * np.clip(y, 0, 1))
-    disc = 0.80 + 0.20 * step(np.abs(level - np.rint(level)) - 0.12, 0.12)
+    disc = 0.80 + 0.20 * step(np.abs(level - np.rint(level)) - 0.10, 0.2)
     column = 1.7 * dome(across**2) * disc
     pedicle = (np.abs(x) - 0.021) ** 2 * (1 / 0.007**2)
     up = (level - np.floor(level) - 0.55) ** 2 * (1 / 0.16**2)
@@ -391,10 +392,10 @@ def place_mediastinum(chest: Chest, form: Silhouette) -> None:
     hila = np.zeros_like(chest.lung)
     for side, at in ((RIGHT, 0.435), (LEFT, 0.41)):
         hx, hy = (
-            (x * side - 0.082) / (0.030 * form.hilum),
-            (y - at) / (0.058 * form.hilum),
+            (x * side - 0.082) / (0.042 * form.hilum),
+            (y - at) / (0.075 * form.hilum),
         )
-        hila += 3.2 * mound(hx * hx + hy * hy)
+        hila += 3.0 * mound(hx * hx + hy * hy)
     solid = np.maximum(np.maximum(ventricle, atrium), np.maximum(np.maximum(band, knob), descending))
     chest.lung = np.maximum(chest.lung - solid - hila, chest.lung * 0.04)
 
@@ -409,9 +410,9 @@ def draw_vessels(chest: Chest, *, strength: float = 1.0, upper: float = 0.0) -> 
     x, y, width, length = (np.concatenate(parts) for parts in zip(*trees, strict=True))
     width = width * (1 + upper * (y < 0.4))
     across, down = chest.to_image(x, y)
-    mass = strength * 21.0 * width * width * length
+    mass = strength * 105.0 * width * width * length
     previous = np.inf
-    for nodes, narrowest in ((72, 0.0085), (128, 0.0048), (256, 0.0)):
+    for nodes, narrowest in ((72, 0.0115), (128, 0.0065), (256, 0.0)):
         chosen = (width >= narrowest) & (width < previous)
         previous = narrowest
         grid = min(nodes, chest.side)
@@ -423,7 +424,7 @@ def _branches(rng: np.random.Generator, half: int, at: float) -> tuple[Floats, F
     trunks, steps = 10, 14
     angle = np.linspace(-1.4, 1.3, trunks) + rng.normal(0, 0.12, trunks)
     px, py = np.full(trunks, 0.062), at + 0.04 * np.linspace(-1, 1, trunks)
-    width = 0.0125 * rng.uniform(0.7, 1.2, trunks)
+    width = 0.019 * rng.uniform(0.7, 1.2, trunks)
     length = rng.uniform(0.045, 0.08, trunks)
     parts: list[tuple[Floats, Floats, Floats, Floats]] = []
     t = (np.arange(steps) + 0.5) / steps
@@ -447,28 +448,39 @@ def _branches(rng: np.random.Generator, half: int, at: float) -> tuple[Floats, F
     return half * x, y, w, reach
 
 
-def draw_line(
-    chest: Chest, points: list[Point], *, width: float, strength: float, target: str = "metal", closed: bool = False
-) -> None:
-    """A wire or tube through body points; `width` is a fraction of the side, `strength` the attenuation it adds."""
+@dataclass(frozen=True)
+class Line:
+    """A wire or tube through body points; width 0: the outline of a solid piece. strength: what it adds, at most."""
+
+    points: Sequence[Point]
+    width: float
+    strength: float
+
+
+def draw_lines(chest: Chest, lines: Sequence[Line]) -> Field:
+    """What the lines add along each ray, drawn on one fine canvas and averaged down."""
     over = max(1, CANVAS // chest.side)
     side = over * chest.side
+    strongest = max(abs(line.strength) for line in lines)
     canvas = Image.new("L", (side, side), 0)
     pen = ImageDraw.Draw(canvas)
-    across, down = chest.to_image(*np.array(points).T)
-    pixels = [(float(x), float(y)) for x, y in zip(across * side, down * side, strict=True)]
-    if closed:
-        pen.polygon(pixels, fill=255)
-    else:
-        pen.line(pixels, fill=255, width=max(1, round(width * side)), joint="curve")
-    drawn = np.asarray(canvas, np.float32) * (strength / 255)
-    setattr(chest, target, getattr(chest, target) + (shrink(drawn, chest.side) if over > 1 else drawn))
+    for line in lines:
+        across, down = chest.to_image(*np.asarray(line.points, np.float64).T)
+        pixels = np.stack([across, down], axis=1).ravel() * side
+        tone = round(255 * line.strength / strongest)
+        if line.width:
+            pen.line(pixels.tolist(), fill=tone, width=max(1, round(line.width * side)), joint="curve")
+        else:
+            pen.polygon(pixels.tolist(), fill=tone)
+    small = canvas.reduce(over) if over > 1 else canvas
+    drawn: Field = np.asarray(small, np.float32) * (strongest / 255)
+    return drawn
 
 
 def mottle(chest: Chest, *, amount: float = 1.0) -> None:
     """The fine texture of small vessels and interstitium."""
     grain = clouds(chest.texture, chest.side, scale=0.045, octaves=3, roughness=0.75)
-    chest.vessels += (0.16 * amount) * grain
+    chest.vessels += (0.3 * amount) * grain
 
 
 def _smooth(y: Field, at: Field, values: NDArray[np.float64]) -> Field:

@@ -15,11 +15,11 @@ from radia.findings import ABSENT, FINDINGS, PRESENT, UNCERTAIN, position
 
 BLANK = float("nan")
 
-MISSED = 0.135
+MISSED = 0.145
 """Share of the findings present of which a report says nothing, or denies them."""
 SWAPPED = 0.05
 """Share of the findings present that a report takes for a neighbour."""
-OVERCALLED = 0.010
+OVERCALLED = 0.013
 """Share of the findings absent that a report states."""
 HEDGED_PRESENT, HEDGED_ABSENT = 0.07, 0.008
 
@@ -93,7 +93,7 @@ def given_labels(truth: NDArray[np.float64], severity: dict[str, float], rng: np
                 errors[finding] = "overcalled"
             continue
         plain = severity.get(finding, 0.5)
-        missed = MISSED * HARDNESS.get(finding, 1.0) * (1.25 - 0.5 * plain)
+        missed = MISSED * HARDNESS.get(finding, 1.0) * (1.15 - 0.3 * plain)
         hedged = HEDGED_PRESENT * (1.6 - 1.2 * plain)
         swapped = SWAPPED if finding in NEIGHBOURS else 0.0
         values[position(finding)] = PRESENT

@@ -17,11 +17,12 @@ from radia.synthetic.anatomy import (
     RIGHT,
     Body,
     Chest,
+    Line,
     Point,
     Pose,
     Silhouette,
     build_chest,
-    draw_line,
+    draw_lines,
     draw_vessels,
     mottle,
     place_mediastinum,
@@ -123,7 +124,7 @@ def _pneumothorax(chest: Chest, sign: Sign, form: Silhouette, rng: np.random.Gen
     top = chest.body.apex + 0.045 + 0.12 * sign.severity
     a = np.clip((0.62 - chest.y) * (1 / (0.62 - top)), 0, 1)
     fade = 1 - 0.6 * np.clip((chest.y - 0.5) * 4.0, 0, 1)
-    wall = np.maximum(chest.outer - gap * fade, 0) * (1 - a**2.6)
+    wall = np.maximum(chest.outer - gap * fade, 0) * (1 - a**2.4) ** 0.45
     inset = np.abs(chest.x) - wall
     free = step(inset, 0.008) * half
     line = np.clip(1 - np.abs(inset) * (1 / 0.0045), 0, 1) * half * _within(chest)
@@ -147,20 +148,22 @@ def _consolidation(chest: Chest, sign: Sign, form: Silhouette, rng: np.random.Ge
     x = sign.side * rng.uniform(0.15, 0.24)
     y = rng.uniform(0.26, 0.36) if upper else rng.uniform(0.52, 0.64)
     size = 0.075 + 0.05 * sign.severity
-    area = _patch(chest, x, y, size, rng, ragged=0.22, edge=0.55) * chest.of_side(sign.side)
+    area = _patch(chest, x, y, size, rng, ragged=0.32, edge=0.8) * chest.of_side(sign.side)
     fissure = (y + size * 0.55) if upper else (y - size * 0.55)  # one border is a fissure: sharp and nearly straight
     across = (0.15 * sign.side) * (chest.x - x)
     bound = (fissure + across - chest.y) * (1 if upper else -1)
-    area = area * step(bound, 0.012)
+    area = area * step(bound + 0.012 * clouds(rng, chest.side, scale=0.12), 0.014)
     share = area * (0.62 + 0.28 * sign.severity)
     chest.mark(sign.finding, area * _within(chest))
     chest.fill(share)
+    airways = []
     for _ in range(4):  # air bronchograms
         angle = rng.uniform(-0.9, 0.9)
         reach = size * rng.uniform(0.5, 1.0)
         start = (x - sign.side * reach * 0.5, y - 0.3 * reach * np.sin(angle) + rng.normal(0, 0.2 * size))
         end = (start[0] + sign.side * reach * np.cos(angle), start[1] + reach * np.sin(angle))
-        draw_line(chest, [start, end], width=0.005, strength=-1.1, target="tissue")
+        airways.append(Line([start, end], 0.005, 1.1))
+    chest.tissue -= draw_lines(chest, airways)
 
 
 def _pneumonia(chest: Chest, sign: Sign, form: Silhouette, rng: np.random.Generator) -> None:
@@ -170,7 +173,7 @@ def _pneumonia(chest: Chest, sign: Sign, form: Silhouette, rng: np.random.Genera
     for side in sides:
         for _ in range(4 + int(3 * sign.severity)):
             x, y = side * rng.uniform(0.12, 0.29), rng.uniform(0.44, 0.70)
-            total = np.maximum(total, _patch(chest, x, y, rng.uniform(0.025, 0.045), rng, ragged=0.35, edge=1.2))
+            total = np.maximum(total, _patch(chest, x, y, rng.uniform(0.03, 0.06), rng, ragged=0.5, edge=1.7))
     chest.mark(sign.finding, total * _within(chest))
     chest.fill(total * (0.38 + 0.3 * sign.severity))
 
@@ -182,12 +185,12 @@ def _opacity(chest: Chest, sign: Sign, form: Silhouette, rng: np.random.Generato
         area = step(1.1 - np.sqrt(_spot(chest, x, y, 0.15, 0.2)), 1.3)
         net = clouds(rng, chest.side, scale=0.022, octaves=2, roughness=0.8)
         chest.tissue += (
-            area * _within(chest) * (0.5 + np.maximum(0.35 - np.abs(net), -0.2) * 4) * (0.55 + 0.5 * sign.severity)
+            area * _within(chest) * (0.5 + np.maximum(0.35 - np.abs(net), -0.2) * 4) * (0.9 + 0.7 * sign.severity)
         )
         chest.fill(area * 0.06)
     else:
         area = step(1.1 - np.sqrt(_spot(chest, x, y, 0.13, 0.17)), 1.5)
-        chest.fill(area * (0.26 + 0.16 * sign.severity))
+        chest.fill(area * (0.34 + 0.2 * sign.severity))
     chest.mark(sign.finding, area * _within(chest) * chest.of_side(sign.side), above=0.4)
 
 
@@ -195,11 +198,11 @@ def _lesion(chest: Chest, sign: Sign, form: Silhouette, rng: np.random.Generator
     count = {"single": 1, "pair": 2, "metastases": int(rng.integers(4, 8))}[sign.variant]
     for index in range(count):
         side = sign.side if index == 0 else int(rng.choice((RIGHT, LEFT)))
-        radius = (0.021 + 0.024 * sign.severity) * rng.uniform(0.8, 1.15) * (0.8 if count > 2 else 1.0)
+        radius = (0.026 + 0.026 * sign.severity) * rng.uniform(0.8, 1.15) * (0.8 if count > 2 else 1.0)
         x, y = side * rng.uniform(0.13, 0.28), rng.uniform(0.24, 0.62)
         rough = 1 + 0.09 * clouds(rng, chest.side, scale=radius * 1.5)
         ball = dome(_spot(chest, x, y, radius, radius) * rough)
-        chest.tissue += ball * (2.6 + 55 * radius) * np.minimum(_within(chest) + 0.15, 1)
+        chest.tissue += ball * (3.2 + 60 * radius) * np.minimum(_within(chest) + 0.15, 1)
         chest.mark_box(sign.finding, x - radius, y - radius, x + radius, y + radius)
 
 
@@ -212,18 +215,13 @@ def _edema(chest: Chest, sign: Sign, form: Silhouette, rng: np.random.Generator)
     rough = np.clip(1 + 0.3 * clouds(rng, chest.side, scale=0.06, octaves=2), 0.3, 1.7)
     chest.mark(sign.finding, wing * _within(chest), above=0.45)
     chest.fill(wing * rough * (0.26 + 0.26 * sign.severity))
+    septa = []
     for side in (RIGHT, LEFT):  # Kerley B lines
-        wall = float(chest.body.width)
+        x = side * (chest.body.width - 0.012)
         for _ in range(6):
             y = rng.uniform(0.55, 0.70)
-            x = side * (wall - 0.012)
-            draw_line(
-                chest,
-                [(x, y), (x - side * rng.uniform(0.02, 0.04), y + rng.normal(0, 0.004))],
-                width=0.003,
-                strength=0.8,
-                target="vessels",
-            )
+            septa.append(Line([(x, y), (x - side * rng.uniform(0.02, 0.04), y + rng.normal(0, 0.004))], 0.003, 0.8))
+    chest.vessels += draw_lines(chest, septa)
 
 
 def _atelectasis(chest: Chest, sign: Sign, form: Silhouette, rng: np.random.Generator) -> None:
@@ -236,7 +234,7 @@ def _atelectasis(chest: Chest, sign: Sign, form: Silhouette, rng: np.random.Gene
         chest.fill(area * 0.8)
         return
     for _ in range(2 + int(2.5 * sign.severity)):
-        x, y = sign.side * rng.uniform(0.15, 0.23), base - rng.uniform(0.025, 0.14)
+        x, y = sign.side * rng.uniform(0.17, 0.25), base - rng.uniform(0.025, 0.14)
         length, lean, bow = rng.uniform(0.06, 0.10), rng.normal(0, 0.2), rng.normal(0, 0.01)
         t = (chest.x - x) * (1 / length)
         axis = y + lean * (chest.x - x) + bow * t * t
@@ -257,15 +255,15 @@ def _pleural_other(chest: Chest, sign: Sign, form: Silhouette, rng: np.random.Ge
             rough = clouds(rng, chest.side, scale=0.02, octaves=2)
             total = np.maximum(total, step(1 - spot + 0.5 * rough, 0.5))
         chest.mark(sign.finding, total)
-        chest.bone += total * (1.5 + 0.7 * sign.severity)
+        chest.bone += total * (2.2 + 1.2 * sign.severity)
         return
     wavy = clouds(rng, chest.side, scale=0.09)
     if sign.variant == "cap":
-        thick = (0.018 + 0.02 * sign.severity) * (1 + 0.2 * wavy)
+        thick = (0.022 + 0.026 * sign.severity) * (1 + 0.2 * wavy)
         along = step((chest.body.apex + 0.16) - chest.y, 0.05)
         share = step(thick - inset * 0.75, 0.014) * half * along
     else:
-        thick = (0.020 + 0.02 * sign.severity) * (1 + 0.25 * wavy)
+        thick = (0.024 + 0.024 * sign.severity) * (1 + 0.25 * wavy)
         along = step(chest.y - 0.34, 0.1)
         share = step(thick - inset, 0.014) * half * along
     chest.mark(sign.finding, share * np.clip(chest.lung, 0, 1))
@@ -281,14 +279,11 @@ def _fracture(chest: Chest, sign: Sign, form: Silhouette, rng: np.random.Generat
         gap = near * step(0.035 - np.abs(chest.y - y), 0.03)
         chest.bone = chest.bone * (1 - np.minimum(gap * 1.6, 1))
         turn = rng.uniform(0.4, 0.8)
-        for way in (-1, 1):
-            draw_line(
-                chest,
-                [(x, y + way * 0.014), (x + way * 0.045, y + way * 0.014 - turn * way * 0.02)],
-                width=0.02,
-                strength=1.5,
-                target="bone",
-            )
+        ends = []
+        for way in (-1, 1):  # the fragments ride over each other
+            start = (x, y + way * 0.014)
+            ends.append(Line([start, (x + way * 0.05, start[1] - turn * way * 0.025)], 0.022, 2.2))
+        chest.bone += draw_lines(chest, ends)
         chest.mark_box(sign.finding, x - 0.05, y - 0.045, x + 0.05, y + 0.045)
         return
     a, y = rng.uniform(0.66, 0.86), rng.uniform(0.34, 0.56)
@@ -298,11 +293,11 @@ def _fracture(chest: Chest, sign: Sign, form: Silhouette, rng: np.random.Generat
     reach = step(tall - np.abs(chest.y - y), 0.02)
     beyond = (np.abs(chest.x) - abs(x)) * (1 / 0.045)
     offset = np.where(beyond > 0, np.maximum(1 - beyond, 0), 0) * reach * chest.of_side(sign.side)
-    redraw_ribs(chest, offset * (rng.choice((-1, 1)) * (0.30 + 0.15 * sign.severity)))
+    redraw_ribs(chest, offset * (rng.choice((-1, 1)) * (0.36 + 0.14 * sign.severity)))
     cut = np.clip(1 - np.abs(beyond) * 6, 0, 1) * reach * chest.of_side(sign.side)
     chest.cage = chest.cage * (1 - cut)
     haematoma = step(1 - np.sqrt(_spot(chest, sign.side * chest.body.width * 0.97, y, 0.05, tall * 1.05)), 0.5)
-    chest.tissue += haematoma * (2.0 + 1.6 * sign.severity)
+    chest.tissue += haematoma * (3.0 + 2.2 * sign.severity)
     chest.mark_box(sign.finding, x - 0.04, y - tall, x + 0.05, y + tall)
 
 
@@ -329,25 +324,25 @@ def _curve(points: Sequence[Point], count: int = 24) -> list[Point]:
 
 def _wire(chest: Chest, sign: Sign, points: Sequence[Point], *, width: float, strength: float) -> None:
     path = _curve(points)
-    draw_line(chest, path, width=width, strength=strength)
+    chest.metal += draw_lines(chest, [Line(path, width, strength)])
     _mark_points(chest, sign.finding, path)
 
 
 def _tube_endotracheal(chest: Chest, sign: Sign, rng: np.random.Generator) -> None:
     x, end = rng.normal(0, 0.004), rng.uniform(0.27, 0.33)
-    _wire(chest, sign, [(x, -0.05), (x + 0.004, 0.1), (x, 0.2), (x, end)], width=0.008, strength=0.55)
+    _wire(chest, sign, [(x, -0.05), (x + 0.004, 0.1), (x, 0.2), (x, end)], width=0.009, strength=0.8)
 
 
 def _tube_gastric(chest: Chest, sign: Sign, rng: np.random.Generator) -> None:
     x = rng.normal(0.006, 0.004)
     points = [(x, -0.05), (x, 0.2), (x + 0.012, 0.5), (x + 0.04, 0.78), (0.12, 0.88), (0.2, rng.uniform(0.84, 0.93))]
-    _wire(chest, sign, points, width=0.007, strength=0.5)
+    _wire(chest, sign, points, width=0.008, strength=0.8)
 
 
 def _line_jugular(chest: Chest, sign: Sign, rng: np.random.Generator) -> None:
     end = rng.uniform(0.40, 0.52)
     points = [(-0.09, -0.02), (-0.075, 0.08), (-0.05, 0.18), (-0.042, 0.3), (-0.04, end)]
-    _wire(chest, sign, points, width=0.007, strength=0.5)
+    _wire(chest, sign, points, width=0.008, strength=0.8)
 
 
 def _line_picc(chest: Chest, sign: Sign, rng: np.random.Generator) -> None:
@@ -361,7 +356,7 @@ def _line_picc(chest: Chest, sign: Sign, rng: np.random.Generator) -> None:
         (-0.04, 0.31),
         (-0.04, end),
     ]
-    _wire(chest, sign, points, width=0.005, strength=0.45)
+    _wire(chest, sign, points, width=0.006, strength=0.8)
 
 
 def _pacemaker(chest: Chest, sign: Sign, rng: np.random.Generator) -> None:
@@ -376,7 +371,7 @@ def _pacemaker(chest: Chest, sign: Sign, rng: np.random.Generator) -> None:
         )
         for u, v in zip(*bumps, strict=True)
     ]
-    draw_line(chest, outline, width=0, strength=1.8, closed=True)
+    chest.metal += draw_lines(chest, [Line(outline, 0, 1.8)])
     _mark_points(chest, sign.finding, outline)
     tips = [(rng.uniform(0.07, 0.11), rng.uniform(0.66, 0.70)), (-0.05, rng.uniform(0.55, 0.6))][
         : int(rng.integers(1, 3))
@@ -392,30 +387,31 @@ def _tube_chest(chest: Chest, sign: Sign, rng: np.random.Generator) -> None:
     side = sign.side or RIGHT
     y = rng.uniform(0.5, 0.66)
     points = [(side * 0.52, y + 0.1), (side * 0.36, y), (side * 0.24, y - 0.12), (side * 0.17, rng.uniform(0.2, 0.36))]
-    _wire(chest, sign, points, width=0.011, strength=0.5)
+    _wire(chest, sign, points, width=0.013, strength=0.8)
 
 
 def _electrodes(chest: Chest, sign: Sign, rng: np.random.Generator) -> None:
-    for x, y in ((-0.25, 0.22), (0.27, 0.21), (0.3, 0.62), (-0.28, 0.66)):
-        x, y = x + rng.normal(0, 0.02), y + rng.normal(0, 0.02)
-        ring = [(x + 0.013 * float(np.cos(t)), y + 0.013 * float(np.sin(t))) for t in np.linspace(0, 2 * np.pi, 14)]
-        draw_line(chest, ring, width=0, strength=0.9, closed=True)
-        sag = rng.normal(0, 0.05)
-        _wire(
-            chest,
-            sign,
-            [(x, y), (x * 0.8 + sag, y + 0.12), (x * 0.6 - sag, y + 0.32), (x * 0.5, 1.05)],
-            width=0.004,
-            strength=0.6,
-        )
+    lines = []
+    for at_x, at_y in ((-0.25, 0.22), (0.27, 0.21), (0.3, 0.62), (-0.28, 0.66)):
+        x, y, sag = at_x + rng.normal(0, 0.02), at_y + rng.normal(0, 0.02), rng.normal(0, 0.05)
+        cable = _curve([(x, y), (x * 0.8 + sag, y + 0.12), (x * 0.6 - sag, y + 0.32), (x * 0.5, 1.05)])
+        lines += [Line(_ring(x, y, 0.015, 0.015), 0, 1.2), Line(cable, 0.005, 0.9)]
+        _mark_points(chest, sign.finding, cable)
+    chest.metal += draw_lines(chest, lines)
 
 
 def _sternal_wires(chest: Chest, sign: Sign, rng: np.random.Generator) -> None:
-    for y in np.linspace(0.27, 0.60, 6):
-        ring = [(0.013 * float(np.cos(t)), float(y) + 0.009 * float(np.sin(t))) for t in np.linspace(0, 2 * np.pi, 10)]
-        draw_line(chest, ring, width=0.004, strength=1.4)
-        draw_line(chest, [(0.0, float(y)), (0.012, float(y) + 0.014)], width=0.004, strength=1.4)
+    lines = []
+    for y in (0.27, 0.34, 0.40, 0.47, 0.53, 0.60):
+        x = rng.normal(0, 0.003)
+        lines += [Line(_ring(x, y, 0.013, 0.009), 0.005, 1.8), Line([(x, y), (x + 0.012, y + 0.014)], 0.005, 1.8)]
+    chest.metal += draw_lines(chest, lines)
     chest.mark_box(sign.finding, -0.02, 0.25, 0.02, 0.62)
+
+
+def _ring(x: float, y: float, wide: float, tall: float) -> list[Point]:
+    turn = np.linspace(0, 2 * np.pi, 14)
+    return list(zip((x + wide * np.cos(turn)).tolist(), (y + tall * np.sin(turn)).tolist(), strict=True))
 
 
 Painter = Callable[[Chest, Sign, Silhouette, np.random.Generator], None]

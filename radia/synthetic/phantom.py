@@ -46,16 +46,6 @@ class PublicSet(NamedTuple):
     truth: NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Example:
-    """A picture for the web demo; nobody's, so it may be shown."""
-
-    name: str
-    pixels: NDArray[np.uint8]
-    findings: tuple[str, ...]
-    boxes: tuple[tuple[str, Box], ...]
-
-
 def radiograph(body: Body, pose: Pose, signs: tuple[Sign, ...], look: Look, *, side: int, seed: int) -> Radiograph:
     """Draws one radiograph. The same arguments show the same anatomy at every side; only the noise differs."""
     look_rng, noise = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 2])
@@ -95,15 +85,10 @@ def public_set(
     return PublicSet(images, np.where(wrong, 1 - truth, truth), truth)
 
 
-def examples(n: int, seed: int, *, side: int = 512) -> list[Example]:
-    """n pictures in the look of the public set, each with at least one finding other than a device where possible."""
-    found: list[Example] = []
-    for index in range(n):
-        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(3, index)))
-        drawn = sample_radiograph(rng, populations()["public"], side=side)
-        findings = tuple(finding for finding, value in zip(FINDINGS, drawn.truth, strict=True) if value)
-        found.append(Example(f"example-{index + 1}", to_uint8(drawn.pixels), findings, drawn.boxes))
-    return found
+def examples(n: int, seed: int, *, side: int = 512) -> list[NDArray[np.uint8]]:
+    """n pictures in the look of the public set, uint8 [side, side], for the web demo."""
+    rngs = [np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(3, index))) for index in range(n)]
+    return [to_uint8(sample_radiograph(rng, populations()["public"], side=side).pixels) for rng in rngs]
 
 
 def to_uint8(pixels: Field) -> NDArray[np.uint8]:
