@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,11 @@ def table(rows: Sequence[Mapping[str, Any]]) -> dg.MarkdownMetadataValue:
 def picture(data_uri: str, caption: str) -> dg.MarkdownMetadataValue:
     """An image that needs no file."""
     return dg.MetadataValue.md(f"![{caption}]({data_uri})")
+
+
+def check_name(rule: str) -> str:
+    """A quality rule's name as Dagster takes it."""
+    return re.sub(r"[^A-Za-z0-9_]+", "_", rule)
 
 
 def total(outcomes: Sequence[Outcome], name: str) -> int:

@@ -32,7 +32,7 @@ def retrain(
     token = PROGRESS.set(progress)
     try:
         with dg.DagsterInstance.from_config(str(dagster_home(site))) as instance:
-            result = definitions.get_job_def("retrain").execute_in_process(
+            result = definitions.resolve_job_def("retrain").execute_in_process(
                 run_config=_run_config(inbox, labels, reports, params), instance=instance
             )
     except dg.DagsterError as error:

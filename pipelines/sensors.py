@@ -1,7 +1,5 @@
 """Sensors, all off until a data engineer turns them on."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from pipelines.jobs import retrain

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from radia import summary
 from radia.findings import FINDINGS
 from radia.settings import demo_workspace
-from radia.steps import Progress, Run, current_snapshot, evaluation_summary, open_run
+from radia.steps import Progress, Run, current_snapshot, open_run
 from radia.workspace import Workspace, written_whole
 
 if TYPE_CHECKING:
@@ -66,12 +66,13 @@ def true_labels(site: Workspace, hospital: Path) -> pd.DataFrame:
     from radia.manifest import load
 
     pseudonymizer = Pseudonymizer(load_key(site.key_file))
-    truth = json.loads((hospital / "truth.json").read_text())["labels"]
+    studies = json.loads((hospital / "truth.json").read_text())["studies"]
+    truth = {number: study["true"] for number, study in studies.items()}
     table = pd.DataFrame.from_dict(truth, orient="index", columns=list(FINDINGS)).astype(float)
     table.index = pd.Index([pseudonymizer.accession(number) for number in table.index], name="accession")
-    studies = load(site.manifest)[["accession", "study"]].drop_duplicates("study").set_index("accession")["study"]
-    known = table.loc[table.index.isin(studies.index)]
-    return known.set_axis(pd.Index(studies.reindex(known.index), name="study"), axis=0)
+    pairs = load(site.manifest)[["accession", "study"]].drop_duplicates("study").set_index("accession")["study"]
+    known = table.loc[table.index.isin(pairs.index)]
+    return known.set_axis(pd.Index(pairs.reindex(known.index), name="study"), axis=0)
 
 
 def _hospital(site: Workspace, studies: int, seed: int, progress: Progress) -> Path:
@@ -106,7 +107,7 @@ def _suspects_found(run: Run, truth: pd.DataFrame) -> dict[str, Any]:
 def _held_out(run: Run, truth: pd.DataFrame) -> dict[str, Any]:
     import pandas as pd
 
-    from radia.evaluate import evaluate_candidate
+    from radia.evaluate import evaluate_candidate, headline
     from radia.model import read_checkpoint
 
     predictions = pd.read_parquet(run.workspace.evaluation / "predictions.parquet").set_index("study")
@@ -122,4 +123,4 @@ def _held_out(run: Run, truth: pd.DataFrame) -> dict[str, Any]:
         settings=run.settings.evaluate,
         seed=run.settings.seed,
     )
-    return evaluation_summary(result)
+    return headline(result)

@@ -105,13 +105,14 @@ def intake(run: Run, inbox: Path | None, *, labels: Path | None = None, reports:
     """
     from radia import intake as domain
     from radia.labels import read_label_table
-    from radia.reports import read_report_table
 
     landing = run.workspace.landing
     if labels is not None:
         read_label_table(labels)
         _keep_table(labels, landing / "tables", "labels")
     if reports is not None:
+        from radia.reports import read_report_table
+
         read_report_table(reports)
         _keep_table(reports, landing / "tables", "reports")
     if inbox is not None:
@@ -395,6 +396,7 @@ def finetune(run: Run) -> Outcome:
 def evaluate(run: Run) -> Outcome:
     """Compares base and candidate on the snapshot's test side: metrics with intervals, figures, a page to read."""
     from radia import evaluate as domain
+    from radia.gate import decide
     from radia.model import read_checkpoint
 
     site, frozen = run.workspace, current_snapshot(run)
@@ -422,14 +424,15 @@ def evaluate(run: Run) -> Outcome:
             folder.mkdir()
             (folder / "metrics.json").write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
             _predictions_table(rows, base, candidate).to_parquet(folder / "predictions.parquet", index=False)
-            domain.write_report(folder, result)
-        return {"metrics": digests.of_file(target)}, evaluation_summary(result)
+            domain.write_report(folder, result, decision=decide(result, run.settings.gate))
+        return {"metrics": digests.of_file(target)}, domain.headline(result)
 
     inputs = {
         "snapshot": frozen.digest,
         "base": digests.of_folder(site.models / "base"),
         "candidate": digests.of_folder(site.models / "candidate"),
         "settings": run.settings.evaluate.digest(),
+        "gate": run.settings.gate.digest(),
         **_read_inputs(site),
     }
     return _once(run, "evaluate", inputs=inputs, produces=[target], work=work)
@@ -529,7 +532,8 @@ def _keep_table(table: Path, folder: Path, kind: str) -> None:
 
 
 def _deidentify_batch(run: Run, batch: str) -> Outcome:
-    from radia.dicom.deidentify import deidentify_tree, table_digest
+    from radia.dicom.deidentify import deidentify_tree
+    from radia.dicom.profile import table_sha256
     from radia.dicom.pseudonyms import Pseudonymizer, load_key
 
     site, settings = run.workspace, run.settings.deidentify
@@ -556,7 +560,7 @@ def _deidentify_batch(run: Run, batch: str) -> Outcome:
     inputs = {
         "receipt": digests.of_file(site.landing / batch / "receipt.json"),
         "settings": settings.digest(),
-        "table": table_digest(),
+        "table": table_sha256(),
         "key": Pseudonymizer(key).fingerprint,
     }
     return _once(run, "deidentify", batch, inputs=inputs, produces=[target], work=work)
@@ -584,7 +588,7 @@ def _images_of_batch(run: Run, batch: str) -> Outcome:
         kept, refused = index[index["reason"].isna()], index[index["reason"].notna()]
         rows = manifest.build(site.clean / batch, outcomes, kept, batch=batch, site=batch.rsplit("-", 2)[0])
         manifest.write(rows, site.manifest, batch=batch)
-        source = outcomes.dropna(subset=["image"]).set_index("image")["source_sha256"]
+        source = outcomes[outcomes["outcome"] == "clean"].set_index("image")["source_sha256"]
         _quarantine(site, batch, "images", dict(zip(source.reindex(refused["image"]), refused["reason"], strict=True)))
         return {batch: digests.of_file(target)}, {
             "batch": batch,
@@ -815,17 +819,6 @@ def _train_stand_in(run: Run) -> None:
         )
 
 
-def evaluation_summary(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The sentence that a person reads first, and mean AUROC of base, candidate and their difference with limits."""
-    from radia.evaluate import headline
-
-    return {
-        "sentence": headline(result),
-        **{name: result["models"][name]["means"]["all"]["auroc"] for name in ("base", "candidate")},
-        "difference": result["differences"]["means"]["all"]["auroc"],
-    }
-
-
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in settings.items():
@@ -848,10 +841,13 @@ def _training_summary(result: FitResult) -> dict[str, Any]:
 
 def trace(run: Run, kind: str, identifier: str) -> Tree:
     """The lineage of a model version, an image or a patient. Raises UnknownId."""
+    from radia import registry
     from radia import trace as lineage
 
     if kind == "model":
-        return lineage.trace_model(run.workspace, run.ledger, identifier)
+        return lineage.trace_model(
+            run.workspace, run.ledger, identifier, registry.find(run.workspace, identifier)
+        )
     if kind == "image":
         return lineage.trace_image(run.workspace, run.ledger, identifier)
     return lineage.trace_patient(run.workspace, run.ledger, identifier)

@@ -87,7 +87,7 @@ def told(result: dict[str, Any], site: Workspace) -> str:
         f"Images     {result['received']} files received, {refused} refused, {result['images']} kept",
         *(f"           {count} × {reason}" for reason, count in result["refused"].items()),
         f"Quality    {quality['rules']} rules, {_failed(quality['failed'])}",
-        f"Labels     {labels['studies_labelled']} studies labelled",
+        f"Labels     {labels['labelled_studies']} studies labelled, {labels['rows_without_image']} rows without an image",
         f"Snapshot   {result['snapshot']['snapshot'][:12]}: {split['train']} train, {split['validation']} validation, "
         f"{split['test']} test images of {result['snapshot']['patients']} patients",
         f"Suspects   {result['suspects']['likely_wrong']} of {result['suspects']['labels']} labels are likely wrong",
@@ -98,7 +98,10 @@ def told(result: dict[str, Any], site: Workspace) -> str:
         f"Next       RADIA_DATA={site.root} radia up    (Dagster, MLflow and the web app on this machine)",
     ]
     if result["base"]["stand_in"]:
-        lines.insert(6, "Base       no model was in use: the embedded stand-in, trained on phantoms, took its place")
+        position = next(k for k, line in enumerate(lines) if line.startswith("Suspects"))
+        lines.insert(
+            position, "Base       no model was in use: the embedded stand-in, trained on phantoms, took its place"
+        )
     return "\n".join(lines)
 
 

@@ -1,7 +1,5 @@
 """De-identification: from landing batches to clean DICOM. Refused files go to quarantine with a reason."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from pipelines.presentation import batch_table, metadata, total

@@ -1,7 +1,5 @@
 """Evaluation and gate: candidate beside the model in use on held-out patients, and what the rules say of it."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from pipelines.presentation import metadata, table

@@ -1,7 +1,5 @@
 """Images: from clean DICOM to memory-mapped shards and the manifest, and the labels that belong to them."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from pipelines.presentation import batch_table, metadata, picture, total

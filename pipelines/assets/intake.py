@@ -1,7 +1,5 @@
 """Intake: from a folder tree `<inbox>/<site>/…` to landing batches. What lies there identifies patients."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from pipelines.partitions import batches

@@ -1,10 +1,8 @@
 """Data quality: Great Expectations over manifest and labels. A critical rule that fails stops the run."""
 
-from __future__ import annotations
-
 import dagster as dg
 
-from pipelines.presentation import metadata, table
+from pipelines.presentation import check_name, metadata, table
 from pipelines.resources import Site
 from radia import __version__, steps, summary
 from radia.quality import load_rules
@@ -22,7 +20,7 @@ RULES = load_rules(load_settings().quality)
     deps=["images", "labels"],
     check_specs=[
         dg.AssetCheckSpec(
-            rule.name, asset="quality", blocking=rule.severity == "critical", description=rule.description
+            check_name(rule.name), asset="quality", blocking=rule.severity == "critical", description=rule.says
         )
         for rule in RULES
     ],
@@ -40,7 +38,7 @@ def quality(context: dg.AssetExecutionContext, site: Site) -> dg.MaterializeResu
         },
         check_results=[
             dg.AssetCheckResult(
-                check_name=result["name"],
+                check_name=check_name(result["name"]),
                 passed=result["passed"],
                 severity=SEVERITY[result["severity"]],
                 metadata={"observed": result["observed"]},

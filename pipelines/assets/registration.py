@@ -1,7 +1,5 @@
 """Registration: the candidate in MLflow, where a person approves or rejects it."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from pipelines.presentation import metadata

@@ -1,7 +1,5 @@
 """Snapshots: manifest, labels, reads and split, frozen and versioned."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from pipelines.presentation import metadata

@@ -1,7 +1,5 @@
 """Suspects: given labels ranked by how likely they are wrong, for blind re-reading."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from pipelines.presentation import metadata, table

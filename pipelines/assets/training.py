@@ -1,7 +1,5 @@
 """Training: the model in use, and a candidate fine-tuned from it on the snapshot."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from pipelines.presentation import metadata

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radia import registry
-from radia.errors import Reason, Refusal
+from radia.errors import Reason, Refusal, RegistryError
 from radia.explain import grad_cam, upsampled
 from radia.images import letterbox
 from radia.model import load_checkpoint
@@ -78,6 +78,7 @@ class ModelInUse:
 
     def name(self) -> str:
         """Which model and version answers now."""
+        self._load()
         return f"cxr version {self._version}"
 
     def read(self, gray: Gray) -> Reading:
@@ -98,17 +99,19 @@ class ModelInUse:
             )
             for k in order
         )
-        return Reading(self.name(), hashlib.sha256(pixels.tobytes()).hexdigest(), _png(pixels[0]), findings)
+        return Reading(
+            f"cxr version {self._version}", hashlib.sha256(pixels.tobytes()).hexdigest(), _png(pixels[0]), findings
+        )
 
     def _load(self) -> None:
-        version = registry.champion(self._site)
-        if version is None:
-            raise registry.no_champion()
-        if version != self._version:
+        champion = registry.champion(self._site)
+        if champion is None:
+            raise RegistryError("no model is in use yet: run `radia run`, or approve a candidate")
+        if champion.version != self._version:
             self._model, self._checkpoint = load_checkpoint(
                 registry.checkpoint_folder(self._site, registry.CHAMPION_URI)
             )
-            self._version = version
+            self._version = champion.version
 
 
 def gray_of_upload(content: bytes) -> Gray:
