@@ -1,7 +1,7 @@
 """JPEG lossless, process 14, selection value 1 (ITU-T T.81, annex H): what many modalities send and no library writes.
 
-Differences from the pixel to the left, in 17 Huffman categories. Only what the embedded hospital needs: one component,
-8 to 16 bits, the whole frame in one scan.
+Differences from the pixel to the left, in Huffman categories. Only what the embedded hospital needs: one component,
+at most 14 bits, the whole frame in one scan.
 """
 
 from __future__ import annotations
@@ -11,22 +11,27 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
-_LENGTHS = (0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0)
-"""Codes of each length 1..16: the table of T.81 K.3.1 for luminance differences, carried on below for more bits."""
+_LENGTHS = (0, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0)
+"""How many codes have each length 1..16: 15 in all, never one of ones alone (T.81 annex K.2)."""
+
+MOST_BITS = 14
+"""Differences of more bits would need more categories than there are codes."""
 
 
 def encode_frame(stored: NDArray[np.uint8] | NDArray[np.uint16], bits: int) -> bytes:
-    """The JPEG stream of one frame [rows, columns] whose values need `bits` bits."""
+    """The JPEG stream of one frame [rows, columns] whose values need `bits` bits. Raises ValueError above 14 bits."""
+    if bits > MOST_BITS:
+        raise ValueError(f"{bits} bits: expected at most {MOST_BITS}")
     rows, columns = stored.shape
     difference = _differences(stored.astype(np.int32), bits)
     category = _bit_length(np.abs(difference))
-    lengths, symbols = _table(category)
-    code, size = _codes(lengths, symbols)
+    symbols = _by_frequency(category)
+    code, size = _codes(symbols)
     extra = np.where(difference < 0, difference + (1 << category) - 1, difference)
     word = (code[category].astype(np.int64) << category) | extra
     packed = _pack(word.ravel(), (size[category] + category).ravel())
     frame = struct.pack(">BHHBBBB", bits, rows, columns, 1, 1, 0x11, 0)
-    table = bytes([0, *lengths, *symbols])
+    table = bytes([0, *_LENGTHS, *symbols])
     scan = bytes([1, 1, 0, 1, 0, 0])
     header = b"\xff\xd8" + _segment(0xC3, frame) + _segment(0xC4, table) + _segment(0xDA, scan)
     return header + packed.replace(b"\xff", b"\xff\x00") + b"\xff\xd9"
@@ -45,18 +50,17 @@ def _bit_length(magnitude: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.frexp(magnitude.astype(np.float64))[1].astype(np.int32)
 
 
-def _table(category: NDArray[np.int32]) -> tuple[list[int], list[int]]:
-    """A code for every category 0..15, short ones for the frequent: lengths 2, 2, 3, 4, 5 … never all ones."""
-    frequent = np.argsort(-np.bincount(category.ravel(), minlength=16), kind="stable")
-    lengths = [0, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0]
-    return lengths, [int(symbol) for symbol in frequent[: sum(lengths)]]
+def _by_frequency(category: NDArray[np.int32]) -> list[int]:
+    """The categories, the most frequent first: it gets the shortest code."""
+    counts = np.bincount(category.ravel(), minlength=MOST_BITS + 1)
+    return [int(symbol) for symbol in np.argsort(-counts, kind="stable")[: sum(_LENGTHS)]]
 
 
-def _codes(lengths: list[int], symbols: list[int]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def _codes(symbols: list[int]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Code and its length by category (T.81 annex C)."""
     code, size = np.zeros(17, np.int32), np.zeros(17, np.int32)
     value, taken = 0, 0
-    for length, count in enumerate(lengths, start=1):
+    for length, count in enumerate(_LENGTHS, start=1):
         for symbol in symbols[taken : taken + count]:
             code[symbol], size[symbol] = value, length
             value += 1

@@ -1,4 +1,4 @@
-"""The phantom radiographs: the same anatomy at any side, findings where anatomy puts them, the same pixels every time."""
+"""The phantom radiographs: the same anatomy at any side, findings where anatomy puts them, the same every time."""
 
 from __future__ import annotations
 
@@ -110,7 +110,9 @@ class TestFindings:
         assert changed[inside].max() > 0.12
         assert changed[inside].mean() > 2 * changed[~inside].mean()
 
-    @pytest.mark.parametrize("finding", ["Pleural Effusion", "Pneumothorax", "Consolidation", "Lung Lesion", "Fracture"])
+    @pytest.mark.parametrize(
+        "finding", ["Pleural Effusion", "Pneumothorax", "Consolidation", "Lung Lesion", "Fracture"]
+    )
     def test_lie_on_the_side_that_was_asked_for(self, finding):
         for side in (RIGHT, LEFT):
             box = drawn(sign(finding, side=side)).boxes[0][1]
