@@ -30,6 +30,46 @@ class Section(BaseModel):
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
+class ReceiverSettings(Section):
+    """The C-STORE receiver."""
+
+    ae_title: str = Field("RADIA", min_length=1, max_length=16)
+    host: str = "127.0.0.1"
+    port: int = Field(11112, ge=0, le=65535)
+    senders: dict[str, str] = Field(
+        {}, description="calling AE titles that may associate, and the site each stands for"
+    )
+    window_seconds: float = Field(0, ge=0, description="one batch a site and window; 0: one an association")
+    min_free_bytes: int = Field(2_000_000_000, ge=0, description="what must stay free on the landing zone's disk")
+    max_associations: int = Field(10, ge=1)
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_authority: Path | None = Field(None, description="certificates that senders must show one of")
+
+
+class PacsSettings(Section):
+    """One PACS that is asked over DICOMweb."""
+
+    site: str
+    url: str
+    modalities: tuple[str, ...] = ("DX", "CR")
+    body_parts: tuple[str, ...] = ("CHEST", "THORAX", "LUNG", "PORT CHEST")
+    authorization_variable: str | None = Field(None, description="environment variable with the Authorization header")
+    requests_per_second: float = Field(10, gt=0)
+    timeout_seconds: float = Field(60, gt=0)
+    attempts: int = Field(5, ge=1)
+    backoff_seconds: float = Field(1, ge=0, description="pause before the second attempt; each later one doubles")
+    page_size: int = Field(500, ge=1)
+
+
+class IntakeSettings(Section):
+    """How files come in."""
+
+    quiet_seconds: float = Field(0, ge=0, description="a site's folder is taken when nothing changed for so long")
+    receiver: ReceiverSettings = ReceiverSettings()
+    pacs: tuple[PacsSettings, ...] = ()
+
+
 class DeidentifySettings(Section):
     """Options of DICOM PS3.15 annex E beyond the Basic Profile, and how burned-in text is looked for."""
 
@@ -142,6 +182,7 @@ class GateSettings(Section):
     max_mean_ece: float = Field(0.15, gt=0, le=1)
     min_test_studies: int = 30
     min_gold_reads: int = Field(0, ge=0)
+    approvers: tuple[str, ...] = Field((), description="who may approve; empty: whoever MLflow lets write the tags")
     human_floor: bool = Field(False, description="the mean F1 of human readers must be reached")
     human_floor_margin: float = Field(0.0, ge=0)
     must_be_shown: tuple[str, ...] = Field(
@@ -154,6 +195,7 @@ class Settings(Section):
     """All of params.yaml."""
 
     seed: int = 0
+    intake: IntakeSettings = IntakeSettings()
     deidentify: DeidentifySettings = DeidentifySettings()
     images: ImageSettings = ImageSettings()
     quality: QualitySettings = QualitySettings()

@@ -285,7 +285,8 @@ class Received:
         self._connection.execute("INSERT INTO batch VALUES (?)", (receipt.batch,))
         for file in receipt.files:
             self._connection.execute("INSERT OR IGNORE INTO content VALUES (?, ?)", (file.sha256, receipt.batch))
-            self.note(receipt.site, file)
+            for name in (file.source_name, *file.also_named):
+                self.note(receipt.site, replace(file, source_name=name))
 
     def _forget(self, batch: str) -> None:
         self._connection.execute(
@@ -298,10 +299,15 @@ class Received:
         return self._connection.execute(query, values).fetchone() is not None
 
 
+def make_landing(landing: Path) -> None:
+    """The landing zone, closed to all but its owner."""
+    landing.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
 @contextmanager
 def locked(landing: Path) -> Iterator[None]:
     """One intake at a time writes to a landing zone. The lock goes with the process, however it ends."""
-    landing.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_landing(landing)
     with (landing / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -325,7 +331,7 @@ class Spool:
     def __init__(self, landing: Path, site: str) -> None:
         """site: in the form of `site_name`."""
         self._landing, self.site = landing, site
-        landing.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_landing(landing)
         home = landing / ".spool"
         home.mkdir(exist_ok=True, mode=0o700)
         with full_disk_named(landing):

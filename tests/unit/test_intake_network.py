@@ -1,0 +1,453 @@
+"""The receiver and DICOMweb, against dcmtk's storescu and a real Orthanc where they are installed."""
+
+import json
+import shutil
+import socket
+import socketserver
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+from pynetdicom import AE, StoragePresentationContexts
+
+from radia.errors import IntakeError, SettingsError
+from radia.intake import Receipt, receipts, seal_abandoned, take_folder
+from radia.intake import landing as landing_module
+from radia.intake.landing import Spool
+from radia.intake.pacs import take_pacs
+from radia.intake.receiver import Receiver
+from radia.settings import PacsSettings, ReceiverSettings
+
+TODAY = date(2026, 11, 23)
+ORTHANC = shutil.which("Orthanc")
+PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+needs_orthanc = pytest.mark.skipif(
+    ORTHANC is None or not PLUGIN.exists(), reason="Orthanc and its DICOMweb plugin are not installed"
+)
+needs_storescu = pytest.mark.skipif(shutil.which("storescu") is None, reason="dcmtk's storescu is not installed")
+
+
+def radiograph(number: int, *, day: str = "20260115", study: str = "", **header: str) -> Dataset:
+    """A small DX object with pixels of its own."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.SOPInstanceUID = DigitalXRayImageStorageForPresentation, generate_uid()
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study or generate_uid(), generate_uid()
+    dataset.PatientName, dataset.PatientID = "Essai^Un", f"T{number}"
+    dataset.StudyDate, dataset.Modality, dataset.BodyPartExamined = day, "DX", "CHEST"
+    dataset.Rows = dataset.Columns = 16
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation, dataset.SamplesPerPixel = 7, 0, 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.PixelData = np.full((16, 16), number, np.uint8).tobytes()
+    for keyword, value in header.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+def saved(folder: Path, *datasets: Dataset) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{dataset.SOPInstanceUID}.dcm" for dataset in datasets]
+    for path, dataset in zip(paths, datasets, strict=True):
+        dataset.save_as(path, enforce_file_format=True)
+    return paths
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened within 20 seconds"
+        time.sleep(0.02)
+
+
+def uids(receipt: Receipt, landing: Path) -> set[str]:
+    files = landing / receipt.batch / "files"
+    return {str(dcmread(files / file.sha256).SOPInstanceUID) for file in receipt.files}
+
+
+@pytest.fixture
+def landing(tmp_path: Path) -> Path:
+    return tmp_path / "landing"
+
+
+# --- spool ----------------------------------------------------------------------------------------------------------
+
+
+class TestSpool:
+    def test_becomes_a_batch_when_sealed(self, landing: Path) -> None:
+        spool = Spool(landing, "HND")
+        spool.write("a/1.dcm", b"one")
+        spool.write("2.dcm", b"two")
+        receipt = spool.seal(TODAY)
+        assert receipt is not None
+        assert [file.source_name for file in receipt.files] == ["2.dcm", "a/1.dcm"]
+        assert receipts(landing) == [receipt]
+        assert not list((landing / ".spool").iterdir())
+
+    def test_that_holds_only_what_is_known_makes_no_batch(self, landing: Path) -> None:
+        for expected in (1, 0):
+            spool = Spool(landing, "HND")
+            spool.write("1.dcm", b"one")
+            assert (spool.seal(TODAY) is not None) == bool(expected)
+
+    def test_of_a_killed_owner_becomes_a_batch_next_time(self, landing: Path) -> None:
+        spool = Spool(landing, "HND")
+        spool.write("1.dcm", b"one")
+        assert seal_abandoned(landing, TODAY) == []  # its owner lives
+        spool._lock.close()  # as when the owner dies
+        (receipt,) = seal_abandoned(landing, TODAY)
+        assert (receipt.site, [file.source_name for file in receipt.files]) == ("HND", ["1.dcm"])
+
+    def test_survives_the_intake_of_a_folder(self, landing: Path, tmp_path: Path) -> None:
+        spool = Spool(landing, "HND")
+        spool.write("1.dcm", b"one")
+        saved(tmp_path / "inbox" / "HVD", radiograph(1))
+        take_folder(tmp_path / "inbox", landing, today=TODAY)
+        assert spool.seal(TODAY) is not None
+
+
+# --- C-STORE --------------------------------------------------------------------------------------------------------
+
+
+def settings(**changes: object) -> ReceiverSettings:
+    return ReceiverSettings.model_validate(
+        {"port": 0, "senders": {"MODALITY1": "HND", "MODALITY2": "HVD"}, "min_free_bytes": 0} | changes
+    )
+
+
+def associate(port: int, title: str = "MODALITY1", called: str = "RADIA"):  # type: ignore[no-untyped-def]
+    sender = AE(ae_title=title)
+    sender.requested_contexts = [c for c in StoragePresentationContexts if "X-Ray Image" in c.abstract_syntax.name][:4]
+    return sender.associate("127.0.0.1", port, ae_title=called)
+
+
+class TestReceiver:
+    def test_makes_one_batch_an_association(self, landing: Path) -> None:
+        got: list[Receipt] = []
+        sent = [radiograph(1), radiograph(2)]
+        with Receiver(landing, settings(), received=got.append) as receiver:
+            for title, dataset in zip(("MODALITY1", "MODALITY2"), sent, strict=True):
+                association = associate(receiver.port, title)
+                assert association.send_c_store(dataset).Status == 0
+                association.release()
+            wait_until(lambda: len(got) == 2)
+        assert sorted(receipt.site for receipt in got) == ["HND", "HVD"]
+        assert set.union(*(uids(receipt, landing) for receipt in got)) == {str(d.SOPInstanceUID) for d in sent}
+
+    def test_turns_away_a_sender_that_is_not_listed(self, landing: Path) -> None:
+        with Receiver(landing, settings()) as receiver:
+            assert associate(receiver.port, "STRANGER").is_rejected
+            assert associate(receiver.port, called="SOMEONE").is_rejected
+        assert receipts(landing) == []
+
+    def test_keeps_what_it_acknowledged_before_an_association_was_aborted(self, landing: Path) -> None:
+        got: list[Receipt] = []
+        with Receiver(landing, settings(), received=got.append) as receiver:
+            association = associate(receiver.port)
+            assert association.send_c_store(radiograph(1)).Status == 0
+            association.abort()
+            wait_until(lambda: got)
+        assert len(got[0].files) == 1
+
+    def test_makes_one_batch_a_site_and_window_of_time(self, landing: Path) -> None:
+        with Receiver(landing, settings(window_seconds=3600)) as receiver:
+            for number, title in ((1, "MODALITY1"), (2, "MODALITY1"), (3, "MODALITY2")):
+                association = associate(receiver.port, title)
+                association.send_c_store(radiograph(number))
+                association.release()
+            assert receipts(landing) == []
+        assert {(receipt.batch.split("-")[0], len(receipt.files)) for receipt in receipts(landing)} == {
+            ("HND", 2),
+            ("HVD", 1),
+        }
+
+    def test_closes_a_window_by_itself(self, landing: Path) -> None:
+        got: list[Receipt] = []
+        with Receiver(landing, settings(window_seconds=0.2), received=got.append) as receiver:
+            association = associate(receiver.port)
+            association.send_c_store(radiograph(1))
+            wait_until(lambda: got)
+            association.release()
+
+    def test_says_out_of_resources_when_the_disk_fills(self, landing: Path) -> None:
+        with Receiver(landing, settings(min_free_bytes=10**18)) as receiver:
+            association = associate(receiver.port)
+            assert association.send_c_store(radiograph(1)).Status == 0xA700
+            association.release()
+        assert receipts(landing) == []
+
+    def test_says_out_of_resources_when_the_disk_is_full(self, landing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(_: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        with Receiver(landing, settings()) as receiver:
+            association = associate(receiver.port)
+            with monkeypatch.context() as during:
+                during.setattr(landing_module.os, "fsync", full)
+                assert association.send_c_store(radiograph(1)).Status == 0xA700
+            assert association.send_c_store(radiograph(2)).Status == 0
+            association.release()
+        assert [len(receipt.files) for receipt in receipts(landing)] == [1]
+
+    def test_takes_an_object_once_however_often_it_is_sent(self, landing: Path) -> None:
+        dataset = radiograph(1)
+        with Receiver(landing, settings()) as receiver:
+            for _ in range(2):
+                association = associate(receiver.port)
+                assert association.send_c_store(dataset).Status == 0
+                association.release()
+        assert [len(receipt.files) for receipt in receipts(landing)] == [1]
+
+    def test_makes_a_batch_of_what_a_killed_receiver_left(self, landing: Path) -> None:
+        spool = Spool(landing, "HND")
+        spool.write("1.dcm", b"one")
+        spool._lock.close()
+        got: list[Receipt] = []
+        with Receiver(landing, settings(), received=got.append):
+            assert [receipt.site for receipt in got] == ["HND"]
+
+    def test_needs_a_list_of_senders(self, landing: Path) -> None:
+        with pytest.raises(IntakeError, match=r"intake\.receiver\.senders"):
+            Receiver(landing, settings(senders={}))
+
+    def test_names_a_port_that_is_taken(self, landing: Path) -> None:
+        with closing(socket.socket()) as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            receiver = Receiver(landing, settings(port=taken.getsockname()[1]))
+            with pytest.raises(IntakeError, match=r"cannot listen on 127\.0\.0\.1"):
+                receiver.__enter__()
+
+    def test_names_a_certificate_that_cannot_be_used(self, landing: Path, tmp_path: Path) -> None:
+        with pytest.raises(IntakeError, match="certificate or key"):
+            Receiver(landing, settings(tls_certificate=tmp_path / "no.pem")).__enter__()
+
+    @needs_storescu
+    def test_takes_what_storescu_sends(self, landing: Path, tmp_path: Path) -> None:
+        paths = saved(tmp_path / "out", *(radiograph(number) for number in range(5)))
+        with Receiver(landing, settings()) as receiver:
+            storescu("-aet", "MODALITY1", "-aec", "RADIA", "127.0.0.1", str(receiver.port), *map(str, paths))
+        (receipt,) = receipts(landing)
+        assert uids(receipt, landing) == {path.stem for path in paths}
+
+    @needs_storescu
+    @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+    def test_speaks_tls_with_senders_that_show_a_certificate(self, landing: Path, tmp_path: Path) -> None:
+        key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+        made = "req -x509 -newkey rsa:2048 -nodes -subj /CN=127.0.0.1 -days 1 -keyout key.pem -out cert.pem"
+        subprocess.run(["openssl", *made.split()], cwd=tmp_path, check=True, capture_output=True)
+        (path,) = saved(tmp_path / "out", radiograph(1))
+        secured = settings(tls_certificate=certificate, tls_key=key, tls_authority=certificate)
+        with Receiver(landing, secured) as receiver:
+            address = ["-aet", "MODALITY1", "-aec", "RADIA", "127.0.0.1", str(receiver.port), str(path)]
+            with pytest.raises(subprocess.CalledProcessError):
+                storescu(*address)
+            storescu("+tls", str(key), str(certificate), "+cf", str(certificate), *address)
+        assert [len(receipt.files) for receipt in receipts(landing)] == [1]
+
+
+def storescu(*arguments: str) -> None:
+    subprocess.run(["storescu", *arguments], check=True, capture_output=True, timeout=60)
+
+
+# --- DICOMweb -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real Orthanc with DICOMweb, started for these tests."""
+    folder, port = tmp_path_factory.mktemp("orthanc"), free_port()
+    configuration = folder / "orthanc.json"
+    configuration.write_text(
+        json.dumps(
+            {
+                "StorageDirectory": str(folder / "storage"),
+                "IndexDirectory": str(folder / "storage"),
+                "Plugins": [str(PLUGIN)],
+                "HttpPort": port,
+                "DicomServerEnabled": False,
+                "AuthenticationEnabled": False,
+                "RemoteAccessAllowed": False,
+                "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+            }
+        )
+    )
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen([str(ORTHANC), str(configuration)], stdout=log, stderr=log)
+    try:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/system"))
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+
+
+def answers(url: str) -> bool:
+    with suppress(requests.RequestException):
+        return requests.get(url, timeout=2).ok
+    return False
+
+
+def stored(orthanc: str, folder: Path, *datasets: Dataset) -> None:
+    """Puts objects into an Orthanc that holds nothing else."""
+    for study in requests.get(f"{orthanc}/studies", timeout=10).json():
+        requests.delete(f"{orthanc}/studies/{study}", timeout=10).raise_for_status()
+    add(orthanc, folder, *datasets)
+
+
+def add(orthanc: str, folder: Path, *datasets: Dataset) -> None:
+    for path in saved(folder, *datasets):
+        requests.post(f"{orthanc}/instances", data=path.read_bytes(), timeout=10).raise_for_status()
+
+
+def pacs(url: str, **changes: object) -> PacsSettings:
+    quick = {"requests_per_second": 1000, "backoff_seconds": 0.01, "attempts": 3, "timeout_seconds": 10}
+    return PacsSettings.model_validate({"site": "HND", "url": f"{url}/dicom-web"} | quick | changes)
+
+
+def take(settings: PacsSettings, landing: Path, since: date = date(2026, 1, 1)) -> list[Receipt]:
+    return take_pacs(settings, landing, since=since, until=date(2026, 1, 31), today=TODAY)
+
+
+class CuttingProxy:
+    """Stands between RADIA and a server, and after `budget` bytes cuts every link until it is `mended`."""
+
+    def __init__(self, target: str, budget: int) -> None:
+        host, port = target.removeprefix("http://").split(":")
+        proxy = self
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                with socket.create_connection((host, int(port))) as server:
+                    outward = threading.Thread(target=pass_on, args=(self.request, server, None), daemon=True)
+                    outward.start()
+                    pass_on(server, self.request, proxy)
+
+        def pass_on(source: socket.socket, sink: socket.socket, meter: "CuttingProxy | None") -> None:
+            with suppress(OSError):
+                while chunk := source.recv(1024):
+                    if meter is not None and not meter.allows(len(chunk)):
+                        break
+                    sink.sendall(chunk)
+            for end in (source, sink):
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+        self.budget = float(budget)
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def allows(self, size: int) -> bool:
+        self.budget -= size
+        return self.budget > 0
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@needs_orthanc
+class TestPacs:
+    def test_takes_the_chest_radiographs_of_the_days_asked_for(
+        self, orthanc: str, landing: Path, tmp_path: Path
+    ) -> None:
+        wanted = [radiograph(1), radiograph(2, day="20260131"), radiograph(3, BodyPartExamined="")]
+        others = [
+            radiograph(4, day="20260201"),
+            radiograph(5, BodyPartExamined="HAND"),
+            radiograph(6, Modality="CT"),
+        ]
+        stored(orthanc, tmp_path / "sent", *wanted, *others)
+        (receipt,) = take(pacs(orthanc), landing)
+        assert (receipt.batch, receipt.site) == ("HND-20261123-1", "HND")
+        assert uids(receipt, landing) == {str(dataset.SOPInstanceUID) for dataset in wanted}
+
+    def test_brings_the_pixels_as_they_are_stored(self, orthanc: str, landing: Path, tmp_path: Path) -> None:
+        dataset = radiograph(7)
+        stored(orthanc, tmp_path / "sent", dataset)
+        (receipt,) = take(pacs(orthanc), landing)
+        taken = dcmread(landing / receipt.batch / "files" / receipt.files[0].sha256)
+        assert taken.PixelData == dataset.PixelData
+        assert taken.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+
+    def test_does_not_fetch_again_what_it_has(self, orthanc: str, landing: Path, tmp_path: Path) -> None:
+        stored(orthanc, tmp_path / "sent", radiograph(1))
+        take(pacs(orthanc), landing)
+        assert take(pacs(orthanc), landing) == []
+
+    def test_takes_what_a_study_gained_after_it_was_taken(self, orthanc: str, landing: Path, tmp_path: Path) -> None:
+        first = radiograph(1)
+        late = radiograph(2, study=str(first.StudyInstanceUID), PatientID="T1")
+        stored(orthanc, tmp_path / "sent", first)
+        take(pacs(orthanc), landing)
+        add(orthanc, tmp_path / "sent", late)
+        (receipt,) = take(pacs(orthanc), landing)
+        assert uids(receipt, landing) == {str(late.SOPInstanceUID)}
+
+    def test_asks_page_by_page(self, orthanc: str, landing: Path, tmp_path: Path) -> None:
+        stored(orthanc, tmp_path / "sent", *(radiograph(number) for number in range(5)))
+        (receipt,) = take(pacs(orthanc, page_size=2), landing)
+        assert len(receipt.files) == 5
+
+    def test_keeps_what_came_before_a_link_broke_and_goes_on_from_there(
+        self, orthanc: str, landing: Path, tmp_path: Path
+    ) -> None:
+        sent = [radiograph(number) for number in range(12)]
+        stored(orthanc, tmp_path / "sent", *sent)
+        proxy = CuttingProxy(orthanc, budget=10**9)
+        with closing(proxy):
+            take(pacs(proxy.url), tmp_path / "elsewhere")
+            used = 10**9 - proxy.budget
+            proxy.budget = used * 0.8
+            with pytest.raises(IntakeError, match="what came until now is kept, run again"):
+                take(pacs(proxy.url), landing)
+            before = sum(len(receipt.files) for receipt in receipts(landing))
+            assert 0 < before < 12
+            proxy.budget = 10**9
+            take(pacs(proxy.url), landing)
+        got = [uids(receipt, landing) for receipt in receipts(landing)]
+        assert sum(map(len, got)) == 12
+        assert set.union(*got) == {str(dataset.SOPInstanceUID) for dataset in sent}
+
+    def test_tells_how_far_it_is(self, orthanc: str, landing: Path, tmp_path: Path) -> None:
+        stored(orthanc, tmp_path / "sent", radiograph(1), radiograph(2))
+        seen: list[tuple[int, int]] = []
+        take_pacs(
+            pacs(orthanc),
+            landing,
+            since=date(2026, 1, 1),
+            until=date(2026, 1, 31),
+            today=TODAY,
+            progress=lambda done, total: seen.append((done, total)),
+        )
+        assert seen == [(1, 2), (2, 2)]
+
+
+class TestPacsThatFails:
+    def test_is_named_by_site_and_host_and_by_nothing_of_a_patient(self, landing: Path) -> None:
+        with pytest.raises(IntakeError, match=r"site HND: the PACS at 127\.0\.0\.1 failed \(ConnectionError\)"):
+            take(pacs(f"http://127.0.0.1:{free_port()}"), landing)
+
+    def test_needs_its_authorization(self, landing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("HND_TOKEN", raising=False)
+        with pytest.raises((IntakeError, SettingsError), match="HND_TOKEN is not set"):
+            take(pacs("http://127.0.0.1:1", authorization_variable="HND_TOKEN"), landing)
