@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
@@ -22,7 +22,7 @@ from radia.errors import Reason, Refusal
 _TAIL = (0.5, 99.5)  # percentiles between which pixels are spread where a file gives no window
 
 
-def read_gray(dataset_or_path: PydicomDataset | Path | str) -> NDArray[np.float32]:
+def read_gray(source: PydicomDataset | Path | str | BinaryIO) -> NDArray[np.float32]:
     """An image as it is meant to be seen: float32 [rows, cols] in 0..1, bone white.
 
     Applies, in the order of PS3.4 N.2: the unused bits masked, modality LUT or rescale, VOI LUT or the first window
@@ -30,7 +30,7 @@ def read_gray(dataset_or_path: PydicomDataset | Path | str) -> NDArray[np.float3
     intensity relationship asks for. Padding pixels are black. Colour becomes luminance; of several frames, the first.
     Raises Refusal (NO_PIXEL_DATA, UNREADABLE_PIXELS, UNSUPPORTED_SYNTAX and those of a file that is no DICOM).
     """
-    dataset = dataset_or_path if isinstance(dataset_or_path, PydicomDataset) else _read(Path(dataset_or_path))
+    dataset = source if isinstance(source, PydicomDataset) else _read(source)
     stored = stored_pixels(dataset)
     if stored.ndim == 3:
         return _luminance(stored, dataset)
@@ -63,11 +63,11 @@ def stored_pixels(dataset: PydicomDataset) -> NDArray[Any]:
     return stored if stored.ndim == 3 else _used_bits(stored, dataset)
 
 
-def _read(path: Path) -> PydicomDataset:
-    if not path.stat().st_size:
+def _read(source: Path | str | BinaryIO) -> PydicomDataset:
+    if isinstance(source, str | Path) and not Path(source).stat().st_size:
         raise Refusal(Reason.EMPTY_FILE)
     try:
-        dataset = pydicom.dcmread(path, force=False)
+        dataset = pydicom.dcmread(source, force=False)
     except pydicom.errors.InvalidDicomError as error:
         raise Refusal(Reason.NOT_DICOM) from error
     except EOFError as error:
