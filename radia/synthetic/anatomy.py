@@ -220,7 +220,7 @@ def _lungs(body: Body, x: Field, distance: Field, y: Field, outer: Field, domes:
     inner = 0.018
     middle, half = (outer + inner) / 2, np.maximum((outer - inner) / 2, 1e-3)
     across = (distance - middle) / half
-    profile = slab(across**2)
+    profile = slab(across**2) * step(outer - 2 * inner, 0.02)
     top = np.clip((y - body.apex) * (1 / 0.35), 0, 1)
     depth = (body.depth * 0.72) * (0.5 + 0.5 * top * (2 - top))
     floor = domes[RIGHT] + (domes[LEFT] - domes[RIGHT]) * step(x, 0.08)

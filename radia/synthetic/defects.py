@@ -176,6 +176,11 @@ def _framed(image: Image, rng: np.random.Generator, whole: str = "") -> Image:
     return _resized(wide[cut[0] : rows - cut[1], cut[2] : columns - cut[3]], side)
 
 
+def _soft(values: NDArray[np.float64], width: float) -> NDArray[np.float64]:
+    """0 where values are negative, 1 where they are positive, smooth between."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(values / width, -30, 30))))
+
+
 def _resized(part: Image, side: int) -> Image:
     from PIL import Image as Picture
 

@@ -55,7 +55,7 @@ def draw_chest(body: Body, pose: Pose, signs: Sequence[Sign], side: int, *, seed
         elif sign.finding == "Enlarged Cardiomediastinum":
             form = replace(form, mediastinum=form.mediastinum * (1.45 + 0.55 * sign.severity), knob=form.knob * 1.35)
         elif sign.finding == "Edema":
-            strength, upper = 1.3 + 0.4 * sign.severity, 0.8
+            strength, upper = 1.1 + 0.2 * sign.severity, 0.3
             form = replace(form, hilum=1.3)
         elif sign.finding == "Atelectasis":
             lost = (0.02 + 0.045 * sign.severity) * (1.4 if sign.variant == "lobe" else 1.0)
@@ -183,11 +183,11 @@ def _opacity(chest: Chest, sign: Sign, form: Silhouette, rng: np.random.Generato
     x, y = sign.side * rng.uniform(0.15, 0.23), rng.uniform(0.25, 0.58)
     if sign.variant == "net":
         area = step(1.1 - np.sqrt(_spot(chest, x, y, 0.15, 0.2)), 1.3)
-        net = clouds(rng, chest.side, scale=0.022, octaves=2, roughness=0.8)
+        net = clouds(rng, chest.side, scale=0.02, octaves=2, roughness=0.6)
         chest.tissue += (
-            area * _within(chest) * (0.5 + np.maximum(0.35 - np.abs(net), -0.2) * 4) * (0.9 + 0.7 * sign.severity)
+            area * _within(chest) * (0.5 + np.maximum(0.35 - np.abs(net), -0.2) * 4) * (0.6 + 0.5 * sign.severity)
         )
-        chest.fill(area * 0.06)
+        chest.fill(area * (0.12 + 0.08 * sign.severity))
     else:
         area = step(1.1 - np.sqrt(_spot(chest, x, y, 0.13, 0.17)), 1.5)
         chest.fill(area * (0.34 + 0.2 * sign.severity))
@@ -297,6 +297,7 @@ def _fracture(chest: Chest, sign: Sign, form: Silhouette, rng: np.random.Generat
     cut = np.clip(1 - np.abs(beyond) * 6, 0, 1) * reach * chest.of_side(sign.side)
     chest.cage = chest.cage * (1 - cut)
     haematoma = step(1 - np.sqrt(_spot(chest, sign.side * chest.body.width * 0.97, y, 0.05, tall * 1.05)), 0.5)
+    haematoma *= step(chest.outer + 0.015 - np.abs(chest.x), 0.02)
     chest.tissue += haematoma * (3.0 + 2.2 * sign.severity)
     chest.mark_box(sign.finding, x - 0.04, y - tall, x + 0.05, y + tall)
 
