@@ -102,6 +102,10 @@ class MixedSides(RadiaError):
     """Batches of images were made with different sides, so that no model can see them together."""
 
 
+class ManifestError(RadiaError):
+    """A question to the manifest cannot be answered."""
+
+
 class UnknownId(RadiaError):
     """An image, study, patient, batch, snapshot or model version that nobody has seen."""
 

@@ -30,7 +30,7 @@ from radia.errors import MixedSides, Reason, Refusal, ShardDamaged, UnknownId
 from radia.workspace import written_whole
 
 INDEX = "index.parquet"
-_SIDE = b"radia.side"
+_SIDE, _ROWS = b"radia.side", b"radia.rows_per_shard"
 _FEW = 16
 """Files that one process prepares faster than a pool would start."""
 
@@ -175,18 +175,68 @@ def add_batch(
     A file that is no frontal chest radiograph, or whose image another batch has already, gets a row with the reason
     and no pixels. workers: processes, 0 for one per core. Raises StorageFull.
     """
-    paths = sorted(clean.rglob("*.dcm"), key=lambda path: path.stem)
+    rows_per_shard = max(1, shard_bytes // side**2)
     with closing(_Catalogue(images)) as catalogue, written_whole(images / batch) as partial:
-        partial.mkdir()
-        writer = _ShardWriter(partial, batch, rows_per_shard=max(1, shard_bytes // side**2))
-        for done, prepared in enumerate(_prepare_all(paths, side, workers), 1):
-            known = catalogue.is_elsewhere(prepared.image, batch)
-            writer.add(_without_pixels(prepared, Reason.DUPLICATE) if known else prepared)
-            if progress:
-                progress(done, len(paths))
-        table = writer.close().replace_schema_metadata({_SIDE: str(side).encode()})
-        pq.write_table(table, partial / INDEX)
+        table = _make_batch(
+            clean,
+            partial,
+            catalogue,
+            batch,
+            side=side,
+            rows_per_shard=rows_per_shard,
+            workers=workers,
+            progress=progress,
+        )
     return _frame(table)
+
+
+def repair_batch(clean: Path, images: Path, *, batch: str, workers: int = 0) -> bool:
+    """Makes a batch anew from its clean DICOM where a shard is damaged; says whether one was.
+
+    Raises ShardDamaged, and leaves all as it is, where the clean files no longer give the pixels that the index
+    records; UnknownId where there is no such batch.
+    """
+    try:
+        verify_batch(images, batch)
+        return False
+    except ShardDamaged as damage:
+        found = damage
+    recorded = _index_table(images, batch)
+    side, rows_per_shard = _side_of(recorded), int(recorded.schema.metadata[_ROWS])
+    with closing(_Catalogue(images)) as catalogue, written_whole(images / batch) as partial:
+        made = _make_batch(clean, partial, catalogue, batch, side=side, rows_per_shard=rows_per_shard, workers=workers)
+        digest_columns = ["image", "shard", "row", "pixel_sha256", "shard_sha256"]
+        if not made.select(digest_columns).equals(recorded.select(digest_columns)):
+            raise ShardDamaged(
+                f"{found}; its clean files no longer give the same pixels: restore the archive"
+            ) from found
+    return True
+
+
+def _make_batch(
+    clean: Path,
+    folder: Path,
+    catalogue: _Catalogue,
+    batch: str,
+    *,
+    side: int,
+    rows_per_shard: int,
+    workers: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> pa.Table:
+    """Writes shards and index into a new folder."""
+    paths = sorted(clean.rglob("*.dcm"), key=lambda path: path.stem)
+    folder.mkdir()
+    writer = _ShardWriter(folder, batch, rows_per_shard=rows_per_shard)
+    for done, prepared in enumerate(_prepare_all(paths, side, workers), 1):
+        known = catalogue.is_elsewhere(prepared.image, batch)
+        writer.add(_without_pixels(prepared, Reason.DUPLICATE) if known else prepared)
+        if progress:
+            progress(done, len(paths))
+    metadata = {_SIDE: str(side).encode(), _ROWS: str(rows_per_shard).encode()}
+    table = writer.close().replace_schema_metadata(metadata)
+    pq.write_table(table, folder / INDEX)
+    return table
 
 
 def read_index(images: Path, batch: str) -> pd.DataFrame:

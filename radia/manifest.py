@@ -6,6 +6,7 @@ in `SCHEMA` and in every file. Measures of the pixels come from the index of the
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from radia.errors import UnknownId
+from radia.errors import ManifestError, UnknownId
 from radia.workspace import written_whole
 
 
@@ -88,6 +89,27 @@ def load(folder: Path) -> pd.DataFrame:
         return _frame(SCHEMA.empty_table())
     table = pa.concat_tables([part.cast(SCHEMA) for part in parts])
     return _frame(table.sort_by("image"))
+
+
+def query(
+    folder: Path, sql: str, parameters: Sequence[object] = (), *, tables: Mapping[str, Path] | None = None
+) -> pd.DataFrame:
+    """The answer of DuckDB to a question to the manifest, which is the table `manifest`; only what it names is read.
+
+    tables: more Parquet files, by the name that the question gives them. Raises ManifestError, with DuckDB's words,
+    where the question is not SQL or names a column that does not exist.
+    """
+    import duckdb
+
+    sources = {"manifest": folder / "*.parquet"} | dict(tables or {})
+    with duckdb.connect() as connection:
+        try:
+            for name, source in sources.items():
+                connection.read_parquet(str(source)).create_view(name)
+            answer: pd.DataFrame = connection.execute(sql, list(parameters)).df()
+        except duckdb.Error as error:
+            raise ManifestError(f"the manifest cannot be asked this: {str(error).splitlines()[0]}") from error
+    return answer
 
 
 def age_band(age: int | None) -> str | None:

@@ -10,7 +10,16 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from radia.errors import MixedSides, Reason, ShardDamaged, StorageFull, UnknownId
-from radia.images import ImageStore, add_batch, letterbox, perceptual_hash, prepare, read_index, verify_batch
+from radia.images import (
+    ImageStore,
+    add_batch,
+    letterbox,
+    perceptual_hash,
+    prepare,
+    read_index,
+    repair_batch,
+    verify_batch,
+)
 
 SIDE = 64
 
@@ -262,3 +271,26 @@ class TestDamage:
         add(clean, images)
         with pytest.raises(UnknownId):
             ImageStore(images).verify("X-1-1")
+
+
+class TestRepairBatch:
+    def test_makes_a_damaged_batch_anew_with_the_same_bytes(self, clean: Path, images: Path) -> None:
+        add(clean, images)
+        folder = images / "HND-20261123-1"
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        (folder / "shard-00001.u8").write_bytes(b"damaged")
+        assert repair_batch(clean, images, batch="HND-20261123-1")
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+    def test_leaves_a_sound_batch_alone(self, clean: Path, images: Path) -> None:
+        add(clean, images)
+        assert not repair_batch(clean, images, batch="HND-20261123-1")
+
+    def test_refuses_clean_files_that_give_other_pixels_and_changes_nothing(self, clean: Path, images: Path) -> None:
+        add(clean, images)
+        index = (images / "HND-20261123-1" / "index.parquet").read_bytes()
+        (images / "HND-20261123-1" / "shard-00001.u8").unlink()
+        write_dicom(clean / "P1" / "S1" / "I0.dcm", thorax(seed=77))
+        with pytest.raises(ShardDamaged, match=r"shard-00001\.u8 is missing.*no longer give the same pixels"):
+            repair_batch(clean, images, batch="HND-20261123-1")
+        assert (images / "HND-20261123-1" / "index.parquet").read_bytes() == index

@@ -7,8 +7,8 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import JPEGLSLossless, generate_uid
 
-from radia.errors import UnknownId
-from radia.manifest import SCHEMA, age_band, build, load, write
+from radia.errors import ManifestError, UnknownId
+from radia.manifest import SCHEMA, age_band, build, load, query, write
 
 BATCH = "HND-20261123-1"
 COLUMNS = ["image", "shard", "row", "pixel_sha256", "perceptual_hash"]
@@ -130,3 +130,29 @@ class TestFiles:
 )
 def test_ages_fall_into_bands(age: int | None, band: str | None) -> None:
     assert age_band(age) == band
+
+
+class TestQuery:
+    @pytest.fixture
+    def folder(self, clean: Path, tmp_path: Path) -> Path:
+        for site, image in (("A", "I0"), ("B", "I1")):
+            rows = build(clean, outcomes(image), index(image), batch=f"{site}-20261123-1", site=site)
+            write(rows, tmp_path / "manifest", batch=f"{site}-20261123-1")
+        return tmp_path / "manifest"
+
+    def test_asks_all_batches_at_once(self, folder: Path) -> None:
+        answer = query(folder, "SELECT site, count(*) AS images FROM manifest GROUP BY site ORDER BY site")
+        assert answer.to_dict("list") == {"site": ["A", "B"], "images": [1, 1]}
+
+    def test_takes_parameters(self, folder: Path) -> None:
+        assert query(folder, "SELECT image FROM manifest WHERE age > ?", [60])["image"].tolist() == ["I1"]
+
+    def test_joins_other_tables(self, folder: Path, tmp_path: Path) -> None:
+        pd.DataFrame({"study": ["S-I1"], "Edema": [1.0]}).to_parquet(tmp_path / "given.parquet")
+        sql = "SELECT image, Edema FROM manifest JOIN labels USING (study)"
+        answer = query(folder, sql, tables={"labels": tmp_path / "given.parquet"})
+        assert answer.to_dict("list") == {"image": ["I1"], "Edema": [1.0]}
+
+    def test_names_what_it_cannot_answer(self, folder: Path) -> None:
+        with pytest.raises(ManifestError, match="nonsense"):
+            query(folder, "SELECT nonsense FROM manifest")
