@@ -357,17 +357,15 @@ def evaluate(
 
         with opened(params) as site:
             return told(steps.evaluate(site))
-    if probs is None or (truth is None) == (noisy is None):
-        raise click.UsageError("give --probs with either --truth or --noisy and --reads")
-    if noisy is not None:
-        if reads is None:
-            raise click.UsageError("--noisy needs --reads")
+    if probs is not None and truth is not None and noisy is None:
+        from radia.evaluate import evaluate_files
+
+        return evaluate_files(truth=truth, probs=probs, thresholds=thresholds, decisions=decisions, seed=seed)
+    if probs is not None and noisy is not None and reads is not None and truth is None:
         from radia.estimate import estimate_files
 
         return estimate_files(noisy=noisy, reads=reads, probs=probs, thresholds=thresholds, seed=seed)
-    from radia.evaluate import evaluate_files
-
-    return evaluate_files(truth=truth, probs=probs, thresholds=thresholds, decisions=decisions, seed=seed)
+    raise click.UsageError("give --probs with either --truth, or --noisy and --reads")
 
 
 @main.command()

@@ -47,7 +47,7 @@ def services(site: Workspace, *, dagster_port: int, mlflow_port: int, web_port: 
         "-p",
         str(dagster_port),
     )
-    mlflow = ("-m", "mlflow", "server", "--backend-store-uri", mlflow_url(site), "--host", "127.0.0.1")
+    mlflow: tuple[str, ...] = ("-m", "mlflow", "server", "--backend-store-uri", mlflow_url(site), "--host", "127.0.0.1")
     mlflow += ("--port", str(mlflow_port), "--workers", "1")
     mlflow += ("--default-artifact-root", site.mlflow_artifacts.resolve().as_uri())
     web = ("-m", "radia", "web", "--port", str(web_port))

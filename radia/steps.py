@@ -12,7 +12,7 @@ import json
 import math
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -411,8 +411,8 @@ def evaluate(run: Run) -> Outcome:
         rows = frozen.images[held_out].reset_index(drop=True)
         result = domain.evaluate_candidate(
             _given_truth(frozen, run.settings.labels)[held_out],
-            base,
-            candidate,
+            base.astype(float),
+            candidate.astype(float),
             base_thresholds=read_checkpoint(site.models / "base").thresholds,
             candidate_thresholds=read_checkpoint(site.models / "candidate").thresholds,
             patients=rows["patient"].to_numpy(),
@@ -549,7 +549,8 @@ def _deidentify_batch(run: Run, batch: str) -> Outcome:
             progress=run.ticker(f"clean {batch}"),
         )
         refused = outcomes[outcomes["outcome"] == "refused"]
-        _quarantine(site, batch, "deidentify", dict(zip(refused["source_sha256"], refused["reason"], strict=True)))
+        files = [site.landing / batch / "files" / sha256 for sha256 in refused["source_sha256"]]
+        _quarantine(site.quarantine / batch / "deidentify", refused["source_sha256"], files, refused["reason"])
         return {batch: digests.of_file(target)}, {
             "batch": batch,
             "clean": int((outcomes["outcome"] == "clean").sum()),
@@ -588,8 +589,9 @@ def _images_of_batch(run: Run, batch: str) -> Outcome:
         kept, refused = index[index["reason"].isna()], index[index["reason"].notna()]
         rows = manifest.build(site.clean / batch, outcomes, kept, batch=batch, site=batch.rsplit("-", 2)[0])
         manifest.write(rows, site.manifest, batch=batch)
-        source = outcomes[outcomes["outcome"] == "clean"].set_index("image")["source_sha256"]
-        _quarantine(site, batch, "images", dict(zip(source.reindex(refused["image"]), refused["reason"], strict=True)))
+        clean = outcomes[outcomes["outcome"] == "clean"].set_index("image").loc[refused["image"]]
+        files = [site.clean / batch / name for name in clean["output"]]
+        _quarantine(site.quarantine / batch / "images", clean["source_sha256"], files, refused["reason"])
         return {batch: digests.of_file(target)}, {
             "batch": batch,
             "images": len(rows),
@@ -713,17 +715,16 @@ def _predict(run: Run, checkpoint: Path, frozen: Snapshot, step: str, only: Mask
     return predict(model, chunks())
 
 
-def _quarantine(site: Workspace, batch: str, step: str, refused: dict[str, str]) -> None:
-    """Copies of the files that a step refused, by digest, with `reasons.json`."""
-    target = site.quarantine / batch / step
-    if not refused:
+def _quarantine(target: Path, sources: Iterable[str], files: Sequence[Path], reasons: Iterable[str]) -> None:
+    """Copies of the files that a step refused, by the digest of their source, with `reasons.json`."""
+    if not files:
         shutil.rmtree(target, ignore_errors=True)
         return
     with written_whole(target) as folder:
         folder.mkdir()
-        for sha256 in refused:
-            shutil.copyfile(site.landing / batch / "files" / sha256, folder / sha256)
-        (folder / "reasons.json").write_text(json.dumps(refused, indent=1) + "\n")
+        for source, file in zip(sources, files, strict=True):
+            shutil.copyfile(file, folder / source)
+        (folder / "reasons.json").write_text(json.dumps(dict(zip(sources, reasons, strict=True)), indent=1) + "\n")
 
 
 def _write_parquet(frame: pd.DataFrame, target: Path) -> None:
@@ -845,9 +846,7 @@ def trace(run: Run, kind: str, identifier: str) -> Tree:
     from radia import trace as lineage
 
     if kind == "model":
-        return lineage.trace_model(
-            run.workspace, run.ledger, identifier, registry.find(run.workspace, identifier)
-        )
+        return lineage.trace_model(run.workspace, run.ledger, identifier, registry.find(run.workspace, identifier))
     if kind == "image":
         return lineage.trace_image(run.workspace, run.ledger, identifier)
     return lineage.trace_patient(run.workspace, run.ledger, identifier)

@@ -308,7 +308,7 @@ def _snapshot_tree(site: Workspace, ledger: Ledger, digest: str) -> Tree:
             "event": frozen.sequence,
         }
     folder = site.snapshots / digest
-    if not (folder / "images.parquet").is_file():
+    if not (folder / "images.parquet").exists():
         where = "not on this machine: `radia restore` brings it back"
         return Tree(f"snapshot {digest[:12]}", _present({**facts, "images": where}))
     rows = _Archive(site).snapshot_rows(digest)
@@ -461,7 +461,7 @@ class _Archive:
         return sorted(self._site.manifest.glob("*.parquet"))
 
     def _ask(self, files: Sequence[Path], query: str, *values: str) -> list[dict[str, Any]]:
-        present = [str(file) for file in files if file.is_file()]
+        present = [str(part) for file in files for part in _parts(file)]
         if not present:
             return []
         view = "(SELECT * FROM read_parquet(?, union_by_name = true)) AS files"
@@ -470,6 +470,11 @@ class _Archive:
         cursor = self._database.execute(text, [*parameters[:before], present, *parameters[before:]])
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _parts(file: Path) -> list[Path]:
+    """A table's file, or the files of one that is a folder of parts (a snapshot's: one a batch)."""
+    return sorted(file.glob("*.parquet")) if file.is_dir() else [file] if file.is_file() else []
 
 
 def _columns(file: Path) -> list[str]:
