@@ -421,7 +421,7 @@ def draw_vessels(chest: Chest, *, strength: float = 1.0, upper: float = 0.0) -> 
 
 def _branches(rng: np.random.Generator, half: int, at: float) -> tuple[Floats, Floats, Floats, Floats]:
     """Points along one lung's vessel tree: x, y, width there, and the length that each point stands for."""
-    trunks, steps = 10, 14
+    trunks, steps = 10, 10
     angle = np.linspace(-1.4, 1.3, trunks) + rng.normal(0, 0.12, trunks)
     px, py = np.full(trunks, 0.062), at + 0.04 * np.linspace(-1, 1, trunks)
     width = 0.019 * rng.uniform(0.7, 1.2, trunks)

@@ -151,6 +151,9 @@ def _identify(dataset: Dataset, exam: Exam) -> None:
     dataset.SOPInstanceUID = exam.sop_uid
     dataset.StudyInstanceUID = exam.study_uid
     dataset.SeriesInstanceUID = exam.series_uid
+    dataset.ReferencedStudySequence = Sequence(
+        [_item(ReferencedSOPClassUID="1.2.840.10008.3.1.2.3.1", ReferencedSOPInstanceUID=exam.study_uid)]
+    )
     dataset.AccessionNumber = exam.accession
     dataset.StudyID = exam.accession[-6:]
     dataset.SeriesNumber = 1

@@ -74,11 +74,12 @@ class Written:
 
 
 def write_hospital(
-    out: Path, *, studies: int = 600, seed: int = 0, workers: int = 1, progress: Progress | None = None
+    out: Path, *, studies: int = 600, seed: int = 0, workers: int = 0, progress: Progress | None = None
 ) -> None:
     """Writes an invented hospital; the same bytes for the same studies and seed, whatever the number of workers.
 
-    out: a folder that does not exist yet or is empty. Raises FileExistsError otherwise, ValueError below 10 studies.
+    out: a folder that does not exist yet or is empty. workers: processes; 0: one per core. Raises FileExistsError
+    where out holds something, ValueError below 10 studies.
     """
     if studies < 10:
         raise ValueError(f"{studies} studies: a hospital needs at least 10")

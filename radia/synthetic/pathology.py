@@ -198,7 +198,7 @@ def _lesion(chest: Chest, sign: Sign, form: Silhouette, rng: np.random.Generator
     count = {"single": 1, "pair": 2, "metastases": int(rng.integers(4, 8))}[sign.variant]
     for index in range(count):
         side = sign.side if index == 0 else int(rng.choice((RIGHT, LEFT)))
-        radius = (0.026 + 0.026 * sign.severity) * rng.uniform(0.8, 1.15) * (0.8 if count > 2 else 1.0)
+        radius = (0.030 + 0.028 * sign.severity) * rng.uniform(0.8, 1.15) * (0.8 if count > 2 else 1.0)
         x, y = side * rng.uniform(0.13, 0.28), rng.uniform(0.24, 0.62)
         rough = 1 + 0.09 * clouds(rng, chest.side, scale=radius * 1.5)
         ball = dome(_spot(chest, x, y, radius, radius) * rough)
@@ -331,19 +331,19 @@ def _wire(chest: Chest, sign: Sign, points: Sequence[Point], *, width: float, st
 
 def _tube_endotracheal(chest: Chest, sign: Sign, rng: np.random.Generator) -> None:
     x, end = rng.normal(0, 0.004), rng.uniform(0.27, 0.33)
-    _wire(chest, sign, [(x, -0.05), (x + 0.004, 0.1), (x, 0.2), (x, end)], width=0.009, strength=0.8)
+    _wire(chest, sign, [(x, -0.05), (x + 0.004, 0.1), (x, 0.2), (x, end)], width=0.013, strength=1.1)
 
 
 def _tube_gastric(chest: Chest, sign: Sign, rng: np.random.Generator) -> None:
     x = rng.normal(0.006, 0.004)
     points = [(x, -0.05), (x, 0.2), (x + 0.012, 0.5), (x + 0.04, 0.78), (0.12, 0.88), (0.2, rng.uniform(0.84, 0.93))]
-    _wire(chest, sign, points, width=0.008, strength=0.8)
+    _wire(chest, sign, points, width=0.010, strength=1.2)
 
 
 def _line_jugular(chest: Chest, sign: Sign, rng: np.random.Generator) -> None:
     end = rng.uniform(0.40, 0.52)
     points = [(-0.09, -0.02), (-0.075, 0.08), (-0.05, 0.18), (-0.042, 0.3), (-0.04, end)]
-    _wire(chest, sign, points, width=0.008, strength=0.8)
+    _wire(chest, sign, points, width=0.010, strength=1.2)
 
 
 def _line_picc(chest: Chest, sign: Sign, rng: np.random.Generator) -> None:
@@ -357,7 +357,7 @@ def _line_picc(chest: Chest, sign: Sign, rng: np.random.Generator) -> None:
         (-0.04, 0.31),
         (-0.04, end),
     ]
-    _wire(chest, sign, points, width=0.006, strength=0.8)
+    _wire(chest, sign, points, width=0.008, strength=1.2)
 
 
 def _pacemaker(chest: Chest, sign: Sign, rng: np.random.Generator) -> None:
@@ -381,14 +381,14 @@ def _pacemaker(chest: Chest, sign: Sign, rng: np.random.Generator) -> None:
         path = [(cx, cy - 0.03), (0.15, 0.19), (0.02, 0.23), (-0.035, 0.34), (-0.045, 0.52), (-0.02, 0.63), tip][
             : 7 if tip[0] > 0 else 5
         ]
-        _wire(chest, sign, path if tip[0] > 0 else [*path, tip], width=0.006, strength=0.9)
+        _wire(chest, sign, path if tip[0] > 0 else [*path, tip], width=0.008, strength=1.5)
 
 
 def _tube_chest(chest: Chest, sign: Sign, rng: np.random.Generator) -> None:
     side = sign.side or RIGHT
     y = rng.uniform(0.5, 0.66)
     points = [(side * 0.52, y + 0.1), (side * 0.36, y), (side * 0.24, y - 0.12), (side * 0.17, rng.uniform(0.2, 0.36))]
-    _wire(chest, sign, points, width=0.013, strength=0.8)
+    _wire(chest, sign, points, width=0.016, strength=1.0)
 
 
 def _electrodes(chest: Chest, sign: Sign, rng: np.random.Generator) -> None:
@@ -396,7 +396,7 @@ def _electrodes(chest: Chest, sign: Sign, rng: np.random.Generator) -> None:
     for at_x, at_y in ((-0.25, 0.22), (0.27, 0.21), (0.3, 0.62), (-0.28, 0.66)):
         x, y, sag = at_x + rng.normal(0, 0.02), at_y + rng.normal(0, 0.02), rng.normal(0, 0.05)
         cable = _curve([(x, y), (x * 0.8 + sag, y + 0.12), (x * 0.6 - sag, y + 0.32), (x * 0.5, 1.05)])
-        lines += [Line(_ring(x, y, 0.015, 0.015), 0, 1.2), Line(cable, 0.005, 0.9)]
+        lines += [Line(_ring(x, y, 0.015, 0.015), 0, 1.5), Line(cable, 0.006, 1.2)]
         _mark_points(chest, sign.finding, cable)
     chest.metal += draw_lines(chest, lines)
 

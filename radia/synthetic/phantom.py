@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -69,11 +70,11 @@ def sample_radiograph(rng: np.random.Generator, population: Population, *, side:
 
 
 def public_set(
-    n: int, side: int, seed: int, *, label_noise: float = 0.02, workers: int = 1, progress: Progress | None = None
+    n: int, side: int, seed: int, *, label_noise: float = 0.02, workers: int = 0, progress: Progress | None = None
 ) -> PublicSet:
     """A public collection of n frontal radiographs, in memory; the same for any number of workers.
 
-    label_noise: share of the labels that are turned round.
+    label_noise: share of the labels that are turned round. workers: processes; 0: one per core.
     """
     images, truth = np.empty((n, side, side), np.uint8), np.empty((n, len(FINDINGS)))
     tasks = [(seed, index, side) for index in range(n)]
@@ -97,7 +98,8 @@ def to_uint8(pixels: Field) -> NDArray[np.uint8]:
 
 
 def in_parallel(function: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int) -> Iterator[Result]:
-    """The results in the order of the tasks; in this process when one worker is enough."""
+    """The results in the order of the tasks; in this process when one worker is enough. workers: 0, one per core."""
+    workers = workers or len(os.sched_getaffinity(0))
     if workers <= 1 or len(tasks) < 16:
         yield from map(function, tasks)
         return

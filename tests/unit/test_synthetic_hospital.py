@@ -31,7 +31,7 @@ STUDIES = 30
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("hospital") / "out"
-    write_hospital(out, studies=STUDIES, seed=3)
+    write_hospital(out, studies=STUDIES, seed=3, workers=1)
     return out
 
 
