@@ -8,6 +8,8 @@ tag or an artefact changed afterwards is found out. Importing MLflow takes secon
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -25,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 from radia import digests
-from radia.errors import RegistryError
+from radia.errors import PromotionRefused, RegistryError
 from radia.ledger import code_version
 from radia.settings import mlflow_url, quiet_dependencies
 from radia.workspace import Workspace, written_whole
@@ -79,6 +81,44 @@ class Candidate:
     run_id: str
     uri: str
     record: str
+    new: bool
+
+
+@dataclass(frozen=True)
+class Approval:
+    """What a person decided in MLflow about a candidate, by its tags or by copying it to `cxr`, and nobody acted on.
+
+    verdict: `approved`, `rejected`, or whatever else the tag says, which nobody can act on.
+    """
+
+    candidate: Version
+    verdict: str
+    approver: str
+    reason: str
+    override: str
+    copy: Version | None = None
+
+    @property
+    def key(self) -> str:
+        """Changes when the person changes the decision."""
+        return digests.of_json([self.verdict, self.approver, self.reason, self.override])[:16]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a candidate was judged by, as MLflow keeps it, found to be what was registered."""
+
+    evaluation: dict[str, Any]
+    decision: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """A change of the model in use. `previous`: what was in use before. `new`: whether it was not in use already."""
+
+    version: Version
+    candidate: str
+    previous: Version | None
     new: bool
 
 
@@ -170,6 +210,94 @@ def note_on_card(site: Workspace, name: str, version: str, text: str) -> None:
         card = _version(client, name, version).card
         if text not in card:
             client.update_model_version(name, version, description=card + NOTE + text)
+
+
+# --- approval -------------------------------------------------------------------------------------------------------
+
+
+def approvals(site: Workspace) -> list[Approval]:
+    """What people decided about candidates and nobody acted on yet, the oldest candidate first."""
+    with _registry(site) as client:
+        known = {candidate.version: candidate for candidate in _versions(client, CANDIDATE)}
+        copied = {}
+        for version in _versions(client, MODEL):
+            origin = version.source.removeprefix(f"models:/{CANDIDATE}/")
+            if origin in known and "promoted" not in version.tags:
+                copied[origin] = version
+        found = [_approval(candidate, copied.get(number)) for number, candidate in known.items()]
+        waiting = [approval for approval in found if _undone(approval)]
+        return sorted(waiting, key=lambda approval: int(approval.candidate.version))
+
+
+def approval_of(site: Workspace, version: str) -> Approval:
+    """The decision about one candidate as its tags have it. Raises RegistryError."""
+    return _approval(find(site, f"{CANDIDATE}/{version}"), None)
+
+
+def evidence(site: Workspace, candidate: Version) -> Evidence:
+    """The evaluation and the decision that MLflow keeps of a candidate.
+
+    Raises PromotionRefused where they, or the model's files, are not those whose digests were registered.
+    """
+    with _registry(site) as client:
+        values = {}
+        for name in ("metrics", "decision"):
+            text = _kept_file(client, site, candidate, f"evaluation/{name}.json")
+            if hashlib.sha256(text).hexdigest() != candidate.tags.get(name):
+                raise PromotionRefused(f"{name}.json of {candidate.uri} was changed after it was registered")
+            values[name] = json.loads(text)
+        folder = _checkpoint(_model_folder(client, site, candidate))
+        if digests.of_folder(folder) != candidate.tags.get("checkpoint"):
+            raise PromotionRefused(f"the checkpoint of {candidate.uri} was changed after it was registered")
+        return Evidence(values["metrics"], values["decision"])
+
+
+def put_in_use(site: Workspace, approval: Approval) -> Promotion:
+    """Copies an approved candidate to `cxr` and gives it the alias `champion`; the former one becomes `previous`.
+
+    Judges nothing: `radia.approval` does. A call that was killed is finished by the next one. Raises RegistryError, for
+    one where this account may not write `cxr`.
+    """
+    candidate = approval.candidate
+    facts = {"approval": "approved", "approver": approval.approver, "reason": approval.reason}
+    facts |= {"override": approval.override} if approval.override else {}
+    facts |= {"promoted": f"{CANDIDATE}/{candidate.version}"}
+    with _registry(site) as client:
+        used = _by_alias(client, MODEL, CHAMPION)
+        version = approval.copy or next(
+            (v for v in _versions(client, MODEL) if v.source == f"models:/{CANDIDATE}/{candidate.version}"), None
+        )
+        if version is None:
+            version = _copy(client, candidate, facts)
+        for name, value in facts.items():
+            if version.tags.get(name) != value:
+                client.set_model_version_tag(MODEL, version.version, name, value)
+        new = used is None or used.version != version.version
+        if new:
+            if used is not None:
+                client.set_registered_model_alias(MODEL, PREVIOUS, used.version)
+            client.set_registered_model_alias(MODEL, CHAMPION, version.version)
+        previous = used if new else _by_alias(client, MODEL, PREVIOUS)
+        return Promotion(_version(client, MODEL, version.version), candidate.version, previous, new)
+
+
+def mark_acted(site: Workspace, approval: Approval, *, refused: str = "") -> None:
+    """Notes on a candidate that its decision was acted on, and why it was refused where it was."""
+    with _registry(site) as client:
+        facts = {"approval": approval.verdict, "approver": approval.approver, "reason": approval.reason}
+        _mark(client, approval, {**facts, **({"refused": refused} if refused else {})})
+
+
+def roll_back(site: Workspace) -> Promotion:
+    """Puts the previous model in use again; the one in use becomes `previous`. Raises RegistryError."""
+    with _registry(site) as client:
+        used, previous = _by_alias(client, MODEL, CHAMPION), _by_alias(client, MODEL, PREVIOUS)
+        if previous is None:
+            raise RegistryError("there is no previous model to go back to")
+        client.set_registered_model_alias(MODEL, CHAMPION, previous.version)
+        if used is not None:
+            client.set_registered_model_alias(MODEL, PREVIOUS, used.version)
+        return Promotion(_version(client, MODEL, previous.version), previous.tags.get("promoted", ""), used, True)
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -347,6 +475,69 @@ def _candidate(client: MlflowClient, site: Workspace, known: Version, *, new: bo
     return Candidate(known.version, known.run_id, known.uri, _record(client, site, known), new)
 
 
+# --- the parts of an approval ---------------------------------------------------------------------------------------
+
+
+def _approval(candidate: Version, copy: Version | None) -> Approval:
+    said = candidate.tags
+    verdict = said.get("approval", "pending").strip().lower()
+    if copy is not None and verdict == "pending":
+        verdict, said = "approved", {"reason": f"copied to {MODEL} by hand", **copy.tags}
+    return Approval(
+        candidate=candidate,
+        verdict=verdict,
+        approver=said.get("approver", "").strip(),
+        reason=said.get("reason", "").strip(),
+        override=said.get("override", "").strip(),
+        copy=copy,
+    )
+
+
+def _undone(approval: Approval) -> bool:
+    return approval.verdict != "pending" and approval.candidate.tags.get("acted") != approval.key
+
+
+def _mark(client: MlflowClient, approval: Approval, facts: Mapping[str, str]) -> None:
+    number = approval.candidate.version
+    for name, value in {**facts, "acted": approval.key}.items():
+        if approval.candidate.tags.get(name) != value and value:
+            client.set_model_version_tag(CANDIDATE, number, name, value[:5000])
+    if "refused" in approval.candidate.tags and "refused" not in facts:
+        client.delete_model_version_tag(CANDIDATE, number, "refused")
+
+
+def _copy(client: MlflowClient, candidate: Version, facts: Mapping[str, str]) -> Version:
+    """A version of `cxr` with the candidate's model, evidence and card. In one write: it is whole, or not there."""
+    made = client.create_model_version(
+        MODEL,
+        f"models:/{CANDIDATE}/{candidate.version}",
+        run_id=candidate.run_id,
+        tags={**{name: value for name, value in candidate.tags.items() if name not in PERSONS_TAGS}, **facts},
+        description=candidate.card,
+        model_id=client.get_model_version(CANDIDATE, candidate.version).model_id,
+    )
+    return _version(client, MODEL, made.version)
+
+
+def _kept_file(client: MlflowClient, site: Workspace, candidate: Version, name: str) -> bytes:
+    root = _local(site, client.get_run(candidate.run_id).info.artifact_uri)
+    if root is not None:
+        if not (root / name).is_file():
+            raise PromotionRefused(f"{candidate.uri} has no {name}: it was registered without evidence")
+        return (root / name).read_bytes()
+    with TemporaryDirectory() as holder:
+        return Path(client.download_artifacts(candidate.run_id, name, holder)).read_bytes()
+
+
+@contextmanager
+def one_at_a_time(site: Workspace) -> Iterator[None]:
+    """Holds the model in use still: two promotions on this machine do not cross."""
+    site.root.mkdir(parents=True, exist_ok=True)
+    with (site.root / ".promotion.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 # --- the parts of the registry --------------------------------------------------------------------------------------
 
 
@@ -504,13 +695,20 @@ def _legal(name: str) -> str:
     return re.sub(r"[^\w\-. :/]", "_", name)[:250]
 
 
+_QUIET = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+
 @contextmanager
 def _registry(site: Workspace) -> Iterator[MlflowClient]:
     """A client of the site's MLflow, quiet, with its errors as RegistryError."""
     quiet_dependencies()
-    for name, value in {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}.items():
+    for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
