@@ -2,19 +2,29 @@
 
 cleanlab (Northcutt et al., Confident Learning, JAIR 2021; Thyagarajan et al., multi-label, 2022) is the base. Nothing
 here reads or writes the pipeline's folders.
+
+Where the model's probabilities come from noisy labels they are too timid, and where they come from elsewhere they are
+not calibrated at all. So cleanlab is given P(truly present) of radia/posterior.py: ranks of the scores, a prior that
+was not fitted to these labels, and whatever true reads exist.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from radia.errors import LabelError
+from radia.errors import LabelError, UnknownFinding, UnmatchedIds
 from radia.findings import UNCERTAIN
-from radia.tables import by_id, common_findings, label_values, rows_for, score_values
+from radia.posterior import Evidence, draw, evidence, normal_scores, prior_probability, probability
+from radia.tables import by_id, common_findings, label_values, read_table, rows_for, score_values
 
 FloatArray = NDArray[np.float64]
+UNCERTAIN_AS: Mapping[str, float] = {"Atelectasis": 1.0, "Edema": 1.0}
+"""What training takes an uncertain label for, as in Irvin et al. 2019; other findings: absent."""
 PENALTIES = (1e-2, 1e-3, 1e-4, 1e-5)
 """Ridge strengths tried by out_of_fold, per finding: multiples of the mean squared feature, from strong to weak."""
 
@@ -112,61 +122,133 @@ def _ridge_path(
 
 def find_suspects(
     labels: pd.DataFrame,
-    probs: pd.DataFrame,
+    probs: pd.DataFrame | Sequence[pd.DataFrame],
     *,
     reads: pd.DataFrame | None = None,
     seed: int = 0,
     ranks_only: bool = False,
+    uncertain_as: Mapping[str, float] = UNCERTAIN_AS,
 ) -> pd.DataFrame:
-    """Every given label, the most suspect first: id, finding, given, probability, score, rank.
+    """Every given label, the most suspect first: id, finding, given, probability, score, rank, suggested, evidence.
 
-    labels, probs: id × findings (indexed by id, or with a column `id`). A blank label has no row. `probability` is
-    the calibrated probability that the given label is wrong; an uncertain label (-1) is taken for absent here.
-    reads: true labels of some ids. Raises BadLabelValue, UnknownFinding, UnmatchedIds.
+    labels, probs: id × findings (indexed by id, or with a column `id`); several probs are an ensemble, of which the
+    mean of the normal scores counts. A blank label has no row. `probability` is the calibrated probability that the
+    given label is wrong (an uncertain one: the value that training takes it for); `score` is 1 - cleanlab's
+    self-confidence on calibrated probabilities.
+    reads: true labels of some ids (blank or -1: not decided); they train the calibration, and a label that was read
+    has probability 0 or 1. Raises BadLabelValue, UnknownFinding, UnmatchedIds.
     """
-    given, scores = by_id(labels, name="labels"), by_id(probs, name="probabilities")
-    findings = common_findings(given, scores)
+    given = by_id(labels, name="labels")
+    models = [by_id(table, name="probabilities") for table in ([probs] if isinstance(probs, pd.DataFrame) else probs)]
+    findings = common_findings(given, *models)
     values = label_values(given, findings, name="labels")
-    chances = score_values(
-        rows_for(scores, given.index, name="probabilities"), findings, name="probabilities", ranks_only=ranks_only
-    )
-    wrong = np.full(values.shape, np.nan)
-    for column in range(len(findings)):
-        wrong[:, column] = _wrong(values[:, column], chances[:, column])
+    scores = _ensemble(models, given.index, findings, ranks_only=ranks_only)
+    truth = _truth_of(reads, given.index, findings)
+    known = evidence(scores, values)
+    present = present_probability(known, truth, seed=seed)
+    taken = np.where(values == UNCERTAIN, [uncertain_as.get(finding, 0.0) for finding in findings], values)
     row, at = np.nonzero(~np.isnan(values))
+    cells = taken[row, at].astype(np.int64), present[row, at]
+    wrong = _turned_over(*cells)
+    read = truth[row, at]
+    settled = ~np.isnan(read)
+    chance = np.where(settled, read != cells[0], wrong).astype(np.float64)
+    order = np.argsort(-chance, kind="stable")
     suspects = pd.DataFrame(
         {
             "id": given.index.to_numpy()[row],
             "finding": np.array(findings, dtype=object)[at],
             "given": values[row, at],
-            "probability": wrong[row, at],
-            "score": wrong[row, at],
+            "probability": chance,
+            "score": chance,
         }
-    ).sort_values("score", ascending=False, kind="stable", ignore_index=True)
-    return suspects.assign(rank=np.arange(1, len(suspects) + 1))
+    )
+    suspects["suggested"] = np.where(settled, read, (cells[1] > 0.5).astype(np.float64))
+    suspects["evidence"] = np.where(settled, "read again", _evidence_texts(known.z)[row, at])
+    suspects = suspects.iloc[order].reset_index(drop=True)
+    suspects.insert(5, "rank", np.arange(1, len(suspects) + 1))
+    return suspects
 
 
-def _wrong(values: FloatArray, chance: FloatArray) -> FloatArray:
-    """cleanlab's label quality on calibrated probabilities, turned over."""
-    from cleanlab.rank import get_label_quality_scores
-    from scipy.stats import rankdata
-
-    wrong = np.full(len(values), np.nan)
-    labelled = ~np.isnan(values)
-    given = np.where(values[labelled] == UNCERTAIN, 0.0, values[labelled]).astype(int)
-    if given.min(initial=1) == given.max(initial=0):
-        wrong[labelled] = np.abs(given - chance[labelled].clip(0, 1))
-        return wrong
-    calibrated = _platt(rankdata(chance)[labelled] / (len(chance) + 1), given)
-    wrong[labelled] = 1 - get_label_quality_scores(given, np.column_stack([1 - calibrated, calibrated]))
-    return wrong
+def suspects_of_files(
+    labels: Path,
+    probs: Path | Sequence[Path],
+    *,
+    reads: Path | None = None,
+    ranks_only: bool = False,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """As find_suspects, from CSV files whose first column is the id. Several probs are an ensemble."""
+    tables = [read_table(path) for path in ([probs] if isinstance(probs, Path) else probs)]
+    known = None if reads is None else read_table(reads)
+    return find_suspects(read_table(labels), tables, reads=known, seed=seed, ranks_only=ranks_only)
 
 
-def _platt(rank: FloatArray, given: NDArray[np.int64]) -> FloatArray:
-    """P(given = 1) by logistic regression on the normal score of the rank (Platt 1999)."""
-    from scipy.special import ndtri
-    from sklearn.linear_model import LogisticRegression
+def study_order(suspects: pd.DataFrame) -> pd.DataFrame:
+    """Studies for whole-study reading, the one with the most labels expected wrong first: id, expected_wrong, worst."""
+    by_study = suspects.groupby("id", sort=False)["probability"]
+    first = suspects.drop_duplicates("id").set_index("id")["finding"]
+    order = pd.DataFrame({"expected_wrong": by_study.sum(), "worst": first})
+    return order.sort_values("expected_wrong", ascending=False, kind="stable").reset_index()
 
-    normal = ndtri(rank)[:, None]
-    probability: FloatArray = LogisticRegression(C=1.0).fit(normal, given).predict_proba(normal)[:, 1]
-    return probability
+
+def present_probability(known: Evidence, truth: FloatArray, *, seed: int, draws: int = 48) -> FloatArray:
+    """P(truly present) [n, f]: the mean over posterior draws after the reads, truth [n, f] with NaN where unread."""
+    rows = np.flatnonzero((~np.isnan(truth)).any(axis=1))
+    if not len(rows):
+        return prior_probability(known)
+    parameters = draw(known, rows, truth[rows], draws=draws, sweeps=2, chance=np.random.default_rng(seed))
+    result = np.empty(known.z.shape)
+    step = max(1, 4_000_000 // (draws * known.z.shape[1]))
+    for start in range(0, len(result), step):
+        part = slice(start, start + step)
+        result[part] = probability(parameters, known.z[part], known.states[part]).mean(axis=0)
+    return result
+
+
+def _ensemble(
+    models: Sequence[pd.DataFrame], ids: pd.Index[str], findings: tuple[str, ...], *, ranks_only: bool
+) -> FloatArray:
+    """Scores [n, f] of one model, or the mean normal score of several."""
+    scores = [
+        score_values(rows_for(table, ids, name="probabilities"), findings, name="probabilities", ranks_only=ranks_only)
+        for table in models
+    ]
+    return scores[0] if len(scores) == 1 else np.mean([normal_scores(score) for score in scores], axis=0)
+
+
+def _truth_of(reads: pd.DataFrame | None, ids: pd.Index[str], findings: tuple[str, ...]) -> FloatArray:
+    """The reads as [n, f] with NaN where there is none. Raises UnmatchedIds for reads of unknown ids."""
+    truth = np.full((len(ids), len(findings)), np.nan)
+    if reads is None or reads.empty:
+        return truth
+    table = by_id(reads, name="reads")
+    unknown = int((~table.index.isin(ids)).sum())
+    if unknown:
+        raise UnmatchedIds(f"reads: {unknown} of {len(table)} ids have no label")
+    common = [finding for finding in findings if finding in table.columns]
+    if not common:
+        raise UnknownFinding(str(table.columns[0]), findings)
+    values = label_values(table, common, name="reads")
+    columns = np.array([findings.index(finding) for finding in common], dtype=np.intp)
+    at = np.asarray(ids.get_indexer(table.index), dtype=np.intp)
+    truth[np.ix_(at, columns)] = np.where(values == UNCERTAIN, np.nan, values)
+    return truth
+
+
+def _turned_over(given: NDArray[np.int64], present: FloatArray) -> FloatArray:
+    """1 - cleanlab's label quality (self-confidence) of binary labels, given P(present)."""
+    from cleanlab.rank import get_self_confidence_for_each_label
+
+    if not len(given):
+        return np.zeros(0)
+    both = np.column_stack([1 - present, present])
+    return np.asarray(1 - get_self_confidence_for_each_label(given, both), dtype=np.float64)
+
+
+def _evidence_texts(z: FloatArray) -> NDArray[np.object_]:
+    from scipy.special import ndtr
+
+    texts = np.array([f"score above {percent}% of studies" for percent in range(101)], dtype=object)
+    chosen: NDArray[np.object_] = texts[np.floor(100 * ndtr(z)).astype(np.int64)]
+    return chosen
