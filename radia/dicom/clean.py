@@ -19,6 +19,7 @@ from radia.dicom.text import Identifiers, decoded, encodings_of, in_vocabulary, 
 
 _PATIENT_ID, _PATIENT_NAME, _CHARSET = 0x00100020, 0x00100010, 0x00080005
 _AGE, _BIRTH_DATE, _STUDY_DATE = 0x00101010, 0x00100030, 0x00080020
+_LUT, _LUT_DATA = 0x00283002, 0x00283006
 _OLDEST = 90
 _NUMBER = {
     "IS": re.compile(rb" *[+-]?\d{1,12} *\Z"),
@@ -53,7 +54,7 @@ class Cleaner:
 
     def clean(self, dataset: Dataset) -> Dataset:
         """The top level: the same rules as everywhere, and what tells of the cleaning (PS3.15 E.1.1)."""
-        kept = self._dataset(dataset, ["iso8859"], ())
+        kept = self._dataset(dataset, ["iso8859"], "")
         self._identity(kept, dataset)
         self._age(kept, dataset)
         self._says_cleaned(kept)
@@ -66,23 +67,21 @@ class Cleaner:
 
     # --- any level
 
-    def _dataset(self, dataset: Dataset, inherited: list[str], path: tuple[int, ...]) -> Dataset:
+    def _dataset(self, dataset: Dataset, inherited: list[str], path: str) -> Dataset:
         encodings = encodings_of(dataset, inherited)
         kept = Dataset()
         for tag, element in dataset.elements.items():
             if tag in (_CHARSET, PIXEL_DATA):
                 continue
             rule = self.profile.rule(tag)
-            result, did = self._element(element, rule, encodings, (*path, tag))
+            result, did = self._element(element, rule, encodings, path)
             if tag & 0xFFFF:  # group lengths go without saying
-                self.actions["/".join(f"{part:08X}" for part in (*path, tag))] = did.value
+                self.actions[f"{path}{tag:08X}"] = did.value
             if result is not None:
                 kept.elements[tag] = result
         return kept
 
-    def _element(
-        self, element: Element, rule: Rule, encodings: list[str], path: tuple[int, ...]
-    ) -> tuple[Element | None, Action]:
+    def _element(self, element: Element, rule: Rule, encodings: list[str], path: str) -> tuple[Element | None, Action]:
         vr = vr_of(element.tag)
         action = rule.action
         if action is Action.REMOVE:
@@ -103,9 +102,11 @@ class Cleaner:
         shown = _real_vr(element, vr)
         return Element(element.tag, shown, value), action
 
-    def _sequence(self, element: Element, encodings: list[str], path: tuple[int, ...]) -> Element:
+    def _sequence(self, element: Element, encodings: list[str], path: str) -> Element:
+        path = f"{path}{element.tag:08X}/"
         items = [self._dataset(item, encodings, path) for item in element.items or ()]
-        return Element(element.tag, "SQ", items=[item for item in items if item.elements])
+        usable = (item for item in items if item.elements and (_LUT not in item.elements or _LUT_DATA in item.elements))
+        return Element(element.tag, "SQ", items=list(usable))
 
     def _new_uids(self, element: Element) -> Element:
         values = element.raw.decode("latin-1").split("\\")
@@ -139,9 +140,11 @@ class Cleaner:
         if vr in _NUMBER:
             return self._numbers(element.raw, vr)
         if vr in _BINARY:
-            return element.value if len(element.value) % _BINARY[vr] == 0 else None
+            whole = len(element.value) % _BINARY[vr] == 0
+            return element.value if whole and not self.identifiers.stand_in(element.value) else None
         if vr in ("OW", "OB"):
-            return element.value if rule.check == "lut" and len(element.value) <= 1 << 18 else None
+            acceptable = rule.check == "lut" and len(element.value) <= 1 << 18
+            return element.value if acceptable and not self.identifiers.stand_in(element.value) else None
         if vr in _SPLIT_TEXT or vr in _WHOLE_TEXT:
             return self._text(decoded(element.raw, encodings), vr, rule)
         return None
@@ -177,7 +180,11 @@ class Cleaner:
         return "\\".join(good).encode("utf-8")
 
     def _may_stand(self, value: str, rule: Rule) -> bool:
-        if not value or in_vocabulary(value):
+        if not value:
+            return True
+        if self.identifiers.named_in(value):
+            return False
+        if in_vocabulary(value):
             return True
         if rule.check in ("term", "words"):
             return False

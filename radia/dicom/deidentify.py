@@ -135,14 +135,16 @@ class Engine:
     def _pixels(self, raw: bytes, source: Part10) -> tuple[str, Element, list[Box]]:
         """The pixel data to write: as they came where nothing must change, else encoded anew without loss."""
         element = source.dataset.elements[PIXEL_DATA]
-        syntax = container.EXPLICIT if source.syntax in container.NATIVE else source.syntax
-        stored = _decoded(source)
-        boxes = find_text(stored) if self.settings.clean_pixels and stored.ndim == 2 else []
-        if boxes:
-            return *_blanked(source, stored, boxes), boxes
-        if syntax == container.EXPLICIT:
-            return syntax, _native(source, element, stored), []
-        return syntax, _stripped(element, source.syntax), []
+        native = source.syntax in container.NATIVE
+        _check_length(source.dataset, native=native)
+        if self.settings.clean_pixels:
+            stored = _native_values(source) if native else _decoded(source)
+            boxes = find_text(stored) if stored.ndim == 2 else []
+            if boxes:
+                return *_blanked(source, stored, boxes), boxes
+        if native:
+            return container.EXPLICIT, _native(source, element), []
+        return source.syntax, _stripped(source, element), []
 
 
 def _text(dataset: Dataset, tag: int) -> str:
@@ -176,49 +178,80 @@ def _decoded(source: Part10) -> NDArray[Any]:
         if tag in dataset.elements:
             image.elements[tag] = dataset.elements[tag]
     syntax = container.EXPLICIT if source.syntax in container.NATIVE else source.syntax
-    _check_length(dataset, syntax)
     header = container.encode_header("1.2.840.10008.5.1.4.1.1.1", "2.25.1", syntax)
-    parsed = pydicom.dcmread(BytesIO(header + container.encode(image)))
-    if int(parsed.get("NumberOfFrames") or 1) != 1:
-        raise Refusal(Reason.NOT_AN_IMAGE_TO_CLEAN, "several frames")
-    return stored_pixels(parsed)
+    return stored_pixels(pydicom.dcmread(BytesIO(header + container.encode(image))))
 
 
-def _check_length(dataset: Dataset, syntax: str) -> None:
+def _native_values(source: Part10) -> NDArray[Any]:
+    """Uncompressed gray stored values without a detour over pydicom; whatever is not plain gray goes that way."""
+    dataset = source.dataset
+    allocated, bits = dataset.number(0x00280100), dataset.number(0x00280101)
+    high = dataset.number(0x00280102)
+    if (dataset.number(0x00280002, 1) or 1) != 1 or allocated not in (8, 16) or not bits or high != bits - 1:
+        return _decoded(source)
+    rows, cols = dataset.number(0x00280010) or 0, dataset.number(0x00280011) or 0
+    size = rows * cols * allocated // 8
+    held = np.frombuffer(dataset.elements[PIXEL_DATA].value[:size], f"<u{allocated // 8}").reshape(rows, cols)
+    values = held if bits == allocated else held & ((1 << bits) - 1)
+    if not dataset.number(0x00280103):
+        return values
+    sign = 1 << (bits - 1)
+    return ((values.astype(np.int32) ^ sign) - sign).astype(f"i{allocated // 8}")
+
+
+def _check_length(dataset: Dataset, *, native: bool) -> None:
     rows, cols = dataset.number(0x00280010), dataset.number(0x00280011)
     allocated = dataset.number(0x00280100)
     if not rows or not cols or not allocated:
         raise Refusal(Reason.UNREADABLE_PIXELS, "no size is given")
     samples = dataset.number(0x00280002, 1) or 1
     element = dataset.elements[PIXEL_DATA]
-    if (element.fragments is None) != (syntax == container.EXPLICIT):
+    if (dataset.number(0x00280008, 1) or 1) != 1:
+        raise Refusal(Reason.NOT_AN_IMAGE_TO_CLEAN, "several frames")
+    if (element.fragments is None) != native:
         raise Refusal(Reason.UNREADABLE_PIXELS, "not encoded as the transfer syntax says")
     if element.fragments is None and len(element.value) < rows * cols * samples * allocated // 8:
         raise Refusal(Reason.TRUNCATED, "pixel data")
 
 
-def _native(source: Part10, element: Element, stored: NDArray[Any]) -> Element:
+def _native(source: Part10, element: Element) -> Element:
     """Uncompressed pixels: what the image needs, no byte more, and nothing in unused bits."""
     dataset = source.dataset
-    allocated, bits = dataset.number(0x00280100) or 16, dataset.number(0x00280101) or 16
-    vr = "OW" if allocated > 8 else "OB"
-    if stored.ndim == 3 or bits == allocated:
-        samples = dataset.number(0x00280002, 1) or 1
-        size = (dataset.number(0x00280010) or 0) * (dataset.number(0x00280011) or 0) * samples * allocated // 8
-        return Element(PIXEL_DATA, vr, element.value[:size])
+    allocated = dataset.number(0x00280100) or 16
+    bits = dataset.number(0x00280101) or allocated
+    samples = dataset.number(0x00280002, 1) or 1
+    size = (dataset.number(0x00280010) or 0) * (dataset.number(0x00280011) or 0) * samples * allocated // 8
+    value, vr = element.value[:size], "OW" if allocated > 8 else "OB"
+    if allocated not in (8, 16, 32) or bits >= allocated:
+        return Element(PIXEL_DATA, vr, value)
+    held = np.frombuffer(value, f"<u{allocated // 8}")
     low = max((dataset.number(0x00280102) or bits - 1) + 1 - bits, 0)
-    held = np.ascontiguousarray(stored.astype(f"<{stored.dtype.kind}{allocated // 8}"))
-    if low:
-        held = held << low
-    return Element(PIXEL_DATA, vr, held.tobytes())
+    used = ((1 << bits) - 1) << low
+    if dataset.number(0x00280103) or not (held & ~np.array(used, held.dtype)).any():
+        # a negative value fills the unused bits with its sign; anything else there is not of the image
+        signed = _sign_extended(held, bits, low) if dataset.number(0x00280103) else held
+        return Element(PIXEL_DATA, vr, value if np.array_equal(signed, held) else signed.tobytes())
+    return Element(PIXEL_DATA, vr, (held & np.array(used, held.dtype)).tobytes())
 
 
-def _stripped(element: Element, syntax: str) -> Element:
+def _sign_extended(held: NDArray[Any], bits: int, low: int) -> NDArray[Any]:
+    spare = held.dtype.itemsize * 8 - bits - low
+    signed = held.view(f"i{held.dtype.itemsize}")
+    return np.asarray((signed << spare >> (spare + low)) << low).view(held.dtype)
+
+
+def _stripped(source: Part10, element: Element) -> Element:
+    """Compressed pixels as they came, without what is not image. RLE, where bytes can hide, is packed anew."""
     stream = b"".join(map(bytes, element.fragments or ()))
-    if syntax == container.RLE:
+    if source.syntax != container.RLE:
+        clean = without_comments(stream, jpeg_2000=source.syntax in container.JPEG_2000_FAMILY)
+        return Element(PIXEL_DATA, "OB", fragments=[clean])
+    stored = _decoded(source)
+    if stored.ndim != 2:
         return Element(PIXEL_DATA, "OB", fragments=[stream])
-    clean = without_comments(stream, jpeg_2000=syntax in container.JPEG_2000_FAMILY)
-    return Element(PIXEL_DATA, "OB", fragments=[clean])
+    allocated = source.dataset.number(0x00280100) or 16
+    _, content = encode_lossless(stored, container.RLE, bits=allocated, allocated=allocated)
+    return Element(PIXEL_DATA, "OB", fragments=list(content) if isinstance(content, list) else [content])
 
 
 def _blanked(source: Part10, stored: NDArray[Any], boxes: list[Box]) -> tuple[str, Element]:

@@ -102,7 +102,7 @@ def keep_list() -> dict[int, str]:
 @cache
 def table_sha256() -> str:
     """The digest of all rules: both tables of the standard, the keep-list and the vocabulary."""
-    names = ("ps3_15_table_e1_1.csv", "ps3_15_table_e3_4_1.csv", "keep.csv", "vocabulary.txt")
+    names = ("ps3_15_table_e1_1.csv", "ps3_15_table_e3_4_1.csv", "keep.csv", "vocabulary.txt", "markers.txt")
     return hashlib.sha256("\0".join(_read(name) for name in names).encode()).hexdigest()
 
 

@@ -76,35 +76,38 @@ class Identifiers:
         self.tokens = frozenset(tokens)
         self.short = frozenset(short)
         forms = {plain(token) for token in self.tokens}
-        self._text = re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True)))) if forms else None
+        self._forms = tuple({plain(token) for token in self.tokens})
+        self._needles: tuple[bytes, ...] = ()
 
     def named_in(self, text: str) -> bool:
         """Whether an identifier stands in this text, whatever its case and accents."""
         form = plain(text)
-        if self._text is not None and self._text.search(form):
+        if any(token in form for token in self._forms):
             return True
         return bool(self.short) and not self.short.isdisjoint(_WORDS.findall(form))
 
-    @property
-    def needles(self) -> re.Pattern[bytes] | None:
-        """A pattern of all tokens in the encodings that a DICOM file may hold them in."""
-        encoded = {piece for token in self.tokens for piece in _encodings(token)}
-        return re.compile(b"|".join(map(re.escape, sorted(encoded, key=len, reverse=True)))) if encoded else None
+    def stand_in(self, raw: bytes | memoryview) -> bool:
+        """Whether an identifier stands in these bytes, in an encoding that a DICOM file may hold it in."""
+        if self.tokens and not self._needles:
+            self._needles = tuple({piece for token in self.tokens for piece in _encodings(token)})
+        searched = bytes(raw)
+        return any(needle in searched for needle in self._needles)
 
 
-def _encodings(token: str) -> set[bytes]:
+@lru_cache(maxsize=4096)
+def _encodings(token: str) -> frozenset[bytes]:
+    if token.isascii():
+        forms = {token, token.upper(), token.lower(), token.title()}
+        narrow = {form.encode() for form in forms}
+        return frozenset(narrow | ({form.encode("utf-16-le") for form in forms} if not token.isdigit() else set()))
     found = set()
-    for form in (token, token.upper(), token.lower(), plain(token), token.title()):
-        found.add(form.encode("utf-8"))
-        if not form.isdigit():
-            found.add(form.encode("utf-16-le"))
-        if not form.isascii():
-            for encoding in ("latin-1", "cp850", "iso8859-5", "iso8859-7", "iso8859-8", "gb18030", "shift_jis"):
-                try:
-                    found.add(form.encode(encoding))
-                except UnicodeEncodeError:
-                    continue
-    return found
+    for form in {token, token.upper(), token.lower(), plain(token), token.title()}:
+        for encoding in ("utf-8", "utf-16-le", "latin-1", "cp850", "iso8859-5", "iso8859-7", "iso8859-8", "gb18030"):
+            try:
+                found.add(form.encode(encoding))
+            except UnicodeEncodeError:
+                continue
+    return frozenset(found)
 
 
 def passes_scan(text: str, identifiers: Identifiers) -> bool:
@@ -199,7 +202,11 @@ class _Collector:
 
     def _name(self, text: str) -> None:
         for part in _NAME_PARTS.split(text.replace("\\", " ")):
-            self._word(part.strip(".'"))
+            word = part.strip(".'")
+            if len(word) >= _SHORTEST and not word.isdigit():
+                self.tokens.add(word)  # a name is a name, even where it is also a word (Côté, Droit)
+            else:
+                self._word(word)
 
     def _text(self, tag: int, text: str) -> None:
         for value in text.split("\\"):
