@@ -16,19 +16,20 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
 
-from radia.errors import StorageFull, TrainingError
+from radia.errors import StorageFull, TrainingError, UnknownFinding
 from radia.metrics import auroc, choose_thresholds
 from radia.model import Augmentation, Checkpoint, ChestModel, to_input
 from radia.predict import as_tensor, predict
@@ -96,6 +97,7 @@ def fit(
     validation: NDArray[np.bool_],
     settings: FinetuneSettings,
     seed: int,
+    sampling: NDArray[np.float64] | None = None,
     progress: Progress | None = None,
     resume: Path | None = None,
     on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
@@ -103,6 +105,7 @@ def fit(
     """Trains the model on `ids[train]`, keeps the epoch that is best on `ids[validation]`, calibrates it there.
 
     targets, weights: [n, findings], targets in 0..1, a weight of 0 leaves a cell out. train, validation: [n] masks.
+    sampling: [n], how often an image is drawn relative to the others (see balanced); without it, once an epoch.
     progress: called with (steps done, steps in all). resume: a folder for the full state after each epoch, from which
     the same run goes on after it was killed; emptied when it ends. on_epoch: called with each entry of the history.
 
@@ -111,57 +114,78 @@ def fit(
     """
     ids = np.asarray(ids)
     targets, weights, untrained = _trainable(model, ids, targets, weights, train, validation)
+    weights = weights * _finding_weights(model.findings, settings)
     judged = _judged(model, targets[validation], weights[validation])
     accelerator = _accelerator(settings.device)
     precision = _precision(settings.precision, accelerator)
     if settings.side is not None:
         model.preprocessing = replace(model.preprocessing, side=settings.side)
     training_rows = np.flatnonzero(train)
+    chances = None if sampling is None else np.asarray(sampling, np.float64)[training_rows]
     batch_size = min(settings.batch_size, len(training_rows))
+    micro = settings.micro_batch or batch_size
     steps = math.ceil(len(training_rows) / batch_size)
+    total = settings.epochs * steps
     started = time.perf_counter()
 
-    with threads(settings.threads), _quiet_fabric():
-        run = _fingerprint(model, ids, targets, weights, train, validation, settings, seed, accelerator, precision)
+    with threads(settings.threads), _quiet_fabric(), torch.random.fork_rng():
+        run = _fingerprint(
+            model, ids, targets, weights, train, validation, sampling, settings, seed, accelerator, precision
+        )
         fabric = _fabric(accelerator, precision)
         model.to(fabric.device).to(memory_format=torch.channels_last)
+        if fabric.world_size > 1:
+            share_batch_norms(model)
         optimizer = _optimizer(model, settings)
-        network, optimizer = fabric.setup(model, optimizer)
+        compiled: nn.Module = model
+        if accelerator == "cuda" and settings.compile:
+            compiled = cast(nn.Module, torch.compile(model))
+        network, optimizer = fabric.setup(compiled, optimizer)
+        average = _Average(model, settings.average) if settings.average else None
         validate = _Validation(model, images, ids, targets, weights, validation, judged, fast=precision == "bf16-mixed")
 
-        state = _restored(resume, run, model, optimizer) if resume else None
+        state = _restored(resume, run, model, optimizer, average) if resume else None
         if state is None:
             state = _State(run, 0, [], 0, {})
             state.add(validate.entry(0, None), model)
         for epoch in range(state.epoch + 1, settings.epochs + 1):
+            if settings.patience and state.epoch - state.best_epoch >= settings.patience:
+                log.info("no improvement in %d epochs: done after epoch %d", settings.patience, state.epoch)
+                if progress:
+                    progress(total, total)
+                break
+            torch.manual_seed(_mixed(seed, epoch))  # for backbones that drop parts at random
             network.train()
+            _only_head(model, epoch <= settings.probe_epochs)
+            loss_of = auc_margin if epoch > settings.epochs - settings.margin_epochs else cross_entropy
             watch = _LossWatch(ids, every=1 if accelerator == "cpu" else LOSS_CHECK_STEPS)
-            batches = _epoch_batches(training_rows, batch_size, seed, epoch)
+            batches = _epoch_batches(training_rows, batch_size, seed, epoch, chances)
             for step, (rows, pixels) in enumerate(_prefetched(images, ids, batches, fabric)):
                 done = (epoch - 1) * steps + step
-                _set_learning_rate(optimizer, learning_rate_factor(done, settings.epochs * steps, settings.warmup))
+                _set_learning_rate(optimizer, learning_rate_factor(done, total, settings.warmup))
                 draws = draw_augmentation(len(rows), seed, epoch, step, fabric.device) if settings.augment else None
                 x = to_input(pixels, model.preprocessing, draws).contiguous(memory_format=torch.channels_last)
                 target, weight = (as_tensor(a[rows], fabric.device) for a in (targets, weights))
 
-                cells = functional.binary_cross_entropy_with_logits(network(x).float(), target, reduction="none")
-                per_image = (cells * weight).sum(dim=1)
-                loss = per_image.sum() / weight.sum().clamp(min=1.0)
-                fabric.backward(loss)
+                per_image, micro = _gradients(fabric, network, x, target, weight, loss_of, micro)
                 fabric.clip_gradients(network, optimizer, max_norm=GRADIENT_NORM, error_if_nonfinite=False)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
+                if average:
+                    average.update(model)
 
-                watch.add(rows, loss.detach(), per_image.detach())
+                watch.add(rows, per_image)
                 if progress:
-                    progress(done + 1, settings.epochs * steps)
-            entry = validate.entry(epoch, watch.mean())
-            state.add(entry, model)
+                    progress(done + 1, total)
+            with average.in_place_of(model) if average else nullcontext():
+                entry = validate.entry(epoch, watch.mean())
+                state.add(entry, model)
             if on_epoch:
                 on_epoch(entry)
-            if resume and epoch < settings.epochs:
-                _keep(resume, state, model, optimizer)
+            if resume and epoch < settings.epochs and fabric.is_global_zero:
+                _keep(resume, state, model, optimizer, average)
 
+        _only_head(model, False)
         model.load_state_dict(state.best)
         thresholds, temperature = validate.frozen(calibrate=settings.calibrate)
         model.temperature.fill_(temperature)
@@ -178,6 +202,7 @@ def fit(
         "accelerator": accelerator,
         "precision": precision,
         "batch_size": batch_size,
+        "micro_batch": min(micro, batch_size),
         "untrained": list(untrained),
         "unvalidated": [f for f, ok in zip(model.findings, judged, strict=True) if not ok],
         "torch": str(torch.__version__),
@@ -186,6 +211,130 @@ def fit(
     return FitResult(
         model, thresholds, state.history, state.best_epoch, untrained, tuple(training["unvalidated"]), training
     )
+
+
+# --- a step ---------------------------------------------------------------------------------------------------------
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def _gradients(
+    fabric: Fabric, network: Any, x: Tensor, target: Tensor, weight: Tensor, loss_of: Loss, micro: int
+) -> tuple[Tensor, int]:
+    """Adds up the batch's gradients over parts of `micro` images and over workers; parts that do not fit are halved.
+
+    Returns each image's loss, whose sum is the batch's mean over weighed cells, and the size of part that did fit.
+    """
+    rank, world = fabric.global_rank, fabric.world_size
+    scale = weight.sum().clamp(min=1.0)
+    while True:
+        try:
+            losses = []
+            parts = list(_parts(rank, world, len(x), micro))
+            for number, part in enumerate(parts):
+                with fabric.no_backward_sync(network, enabled=number + 1 < len(parts) and world > 1):
+                    per_image = loss_of(network(x[part]).float(), target[part], weight[part]) / scale
+                    fabric.backward(per_image.sum() * world)
+                losses.append(per_image.detach())
+            return _gathered(fabric, torch.cat(losses), len(x)), micro
+        except torch.OutOfMemoryError as error:
+            micro = min(micro, len(x)) // 2
+            if micro < 1:
+                raise TrainingError(
+                    "one image alone does not fit into the device's memory: choose a smaller finetune.side or backbone"
+                ) from error
+            log.warning("out of memory: %d images at once from here on, the batch stays %d", micro, len(x))
+            network.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+
+
+def _parts(rank: int, world: int, n: int, micro: int) -> Iterator[slice]:
+    first, last = n * rank // world, n * (rank + 1) // world
+    for start in range(first, last, micro):
+        yield slice(start, min(start + micro, last))
+
+
+def _gathered(fabric: Fabric, mine: Tensor, n: int) -> Tensor:
+    """The losses of all workers' images, [n], in the batch's order."""
+    if fabric.world_size == 1:
+        return mine
+    whole = torch.zeros(n, device=mine.device)
+    first = n * fabric.global_rank // fabric.world_size
+    whole[first : first + len(mine)] = mine
+    torch.distributed.all_reduce(whole)
+    return whole
+
+
+def cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Weighed binary cross-entropy of each image, summed over findings, [n]."""
+    cells = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (cells * weight).sum(dim=1)
+
+
+def auc_margin(logits: Tensor, target: Tensor, weight: Tensor, *, margin: float = 1.0) -> Tensor:
+    """Each image's share of the AUC margin loss (Yuan et al., ICCV 2021), [n], with the batch's best a, b, alpha.
+
+    Per finding: variance of the positives' scores + variance of the negatives' + max(0, margin - difference of their
+    means)^2. Findings of which the batch has one class only are left out.
+    """
+    score = torch.sigmoid(logits)
+    positive, negative = weight * target, weight * (1 - target)
+    n_pos, n_neg = positive.sum(0), negative.sum(0)
+    known = ((n_pos > 0) & (n_neg > 0)).to(score.dtype)
+    mean_pos = (positive * score).sum(0) / n_pos.clamp(min=1e-6)
+    mean_neg = (negative * score).sum(0) / n_neg.clamp(min=1e-6)
+    spread = positive * (score - mean_pos) ** 2 / n_pos.clamp(min=1e-6)
+    spread = spread + negative * (score - mean_neg) ** 2 / n_neg.clamp(min=1e-6)
+    apart = (margin - (mean_pos - mean_neg)).clamp(min=0) ** 2 / len(score)
+    # in the units of a sum over cells, as cross_entropy's
+    return ((spread + apart) * known * weight.sum(0)).sum(dim=1)
+
+
+class _Average:
+    """A moving average of the weights, which is what is judged and kept."""
+
+    def __init__(self, model: ChestModel, decay: float) -> None:
+        self._decay = decay
+        self._steps = 0
+        self.values = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: ChestModel) -> None:
+        """Takes a step's weights in; the first steps count more, so that the start is forgotten."""
+        self._steps += 1
+        decay = min(self._decay, self._steps / (self._steps + 10))
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                self.values[name].lerp_(tensor, 1 - decay)
+            else:
+                self.values[name].copy_(tensor)
+
+    @contextmanager
+    def in_place_of(self, model: ChestModel) -> Iterator[None]:
+        """The model has the averaged weights inside the block."""
+        own = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        model.load_state_dict(self.values)
+        try:
+            yield
+        finally:
+            model.load_state_dict(own)
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {"steps": self._steps, "values": self.values}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from a kept state."""
+        self._steps = state["steps"]
+        for name, tensor in state["values"].items():
+            self.values[name].copy_(tensor)
+
+
+def _only_head(model: ChestModel, only: bool) -> None:
+    """Whether the trunk rests: no gradients, batch norms as they are."""
+    model.trunk.requires_grad_(not only)
+    if only:
+        model.trunk.eval()
 
 
 # --- what depends on (seed, epoch, step) alone ----------------------------------------------------------------------
@@ -210,9 +359,28 @@ def draw_augmentation(n: int, seed: int, epoch: int, step: int, device: torch.de
     return Augmentation(*(torch.from_numpy(value).to(device) for value in (affine, *tone)))
 
 
-def _epoch_batches(rows: Rows, size: int, seed: int, epoch: int) -> list[Rows]:
-    """A new order each epoch. The last batch is filled up from its start: all have the same shape."""
-    order = np.random.default_rng([1, seed, epoch]).permutation(rows)
+def balanced(patients: Sequence[str] | NDArray[Any], sites: Sequence[str] | NDArray[Any]) -> NDArray[np.float64]:
+    """How often to draw each image so that every site counts the same, and within it every patient."""
+    _, patient = np.unique(np.asarray(patients), return_inverse=True)
+    _, site = np.unique(np.asarray(sites), return_inverse=True)
+    couples, couple = np.unique(np.stack([site, patient]), axis=1, return_inverse=True)
+    couple = couple.reshape(-1)
+    chances = 1 / np.bincount(couple)[couple] / np.bincount(couples[0])[site]
+    result: NDArray[np.float64] = chances / chances.mean()
+    return result
+
+
+def _mixed(seed: int, epoch: int) -> int:
+    return int(np.random.default_rng([3, seed, epoch]).integers(2**63))
+
+
+def _epoch_batches(
+    rows: Rows, size: int, seed: int, epoch: int, chances: NDArray[np.float64] | None = None
+) -> list[Rows]:
+    """A new order each epoch, or as many draws. The last batch is filled up from the start: all have the same shape."""
+    rng = np.random.default_rng([1, seed, epoch])
+    drawn = None if chances is None else rng.choice(rows, size=len(rows), p=chances / chances.sum())
+    order = rng.permutation(rows) if drawn is None else drawn
     padded = np.concatenate([order, order[: -len(order) % size]])
     return list(padded.reshape(-1, size))
 
@@ -281,22 +449,71 @@ def _precision(asked: str, accelerator: str) -> str:
 
 
 def _fabric(accelerator: str, precision: str) -> Fabric:
+    """One device, or as many as torchrun started processes for."""
     from lightning_fabric import Fabric
 
     if accelerator == "cuda":
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.deterministic = True
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"accelerator": accelerator, "precision": precision, "devices": 1}
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        local, nodes = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+        options |= {"strategy": "ddp", "devices": local, "num_nodes": nodes}
+    fabric = Fabric(**options)
     fabric.launch()
     return fabric
 
 
+class _SharedBatchNorm(nn.BatchNorm2d):
+    """Batch norm over the images of all workers; torch's own knows GPUs only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        n = torch.tensor([x.numel() / x.shape[1]], device=x.device)
+        values = x.float()
+        sums = torch.cat([values.sum((0, 2, 3)), (values**2).sum((0, 2, 3)), n])
+        sums = all_reduce(sums)  # type: ignore[no-untyped-call]
+        channels, count = x.shape[1], sums[-1]
+        mean, square = sums[:channels] / count, sums[channels:-1] / count
+        variance = (square - mean**2).clamp(min=0)
+        with torch.no_grad():
+            cast(Tensor, self.running_mean).lerp_(mean, self.momentum or 0.1)
+            cast(Tensor, self.running_var).lerp_(variance * count / (count - 1), self.momentum or 0.1)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        shared: Tensor = values * scale.view(1, -1, 1, 1) + (self.bias - mean * scale).view(1, -1, 1, 1)
+        return shared.to(x.dtype)
+
+
+def share_batch_norms(model: nn.Module) -> None:
+    """Makes every batch norm take its statistics from the images of all workers, as one worker would."""
+    for name, child in model.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            shared: Any = nn.SyncBatchNorm if child.weight.is_cuda else _SharedBatchNorm
+            new: nn.Module = shared(child.num_features, child.eps, child.momentum or 0.1).to(child.weight.device)
+            new.load_state_dict(child.state_dict())
+            setattr(model, name, new)
+        else:
+            share_batch_norms(child)
+
+
+def _finding_weights(findings: tuple[str, ...], settings: FinetuneSettings) -> Floats:
+    unknown = [finding for finding in settings.finding_weights if finding not in findings]
+    if unknown:
+        raise UnknownFinding(unknown[0], findings)
+    return np.array([settings.finding_weights.get(finding, 1.0) for finding in findings], np.float32)
+
+
 def _optimizer(model: ChestModel, settings: FinetuneSettings) -> torch.optim.Optimizer:
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]  # biases and batch norms are not decayed
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    for group in groups:
-        group["peak"] = settings.learning_rate
+    """AdamW; the learning rate falls from the head down to the first layer; biases and norms are not decayed."""
+    layers = [layer for layer in model.trunk.children() if any(True for _ in layer.parameters())]
+    groups: list[dict[str, Any]] = []
+    for height, layer in enumerate([*layers, model.head]):
+        peak = settings.learning_rate * settings.layer_decay ** (len(layers) - height)
+        for decay, is_matrix in ((settings.weight_decay, True), (0.0, False)):
+            parameters = [parameter for parameter in layer.parameters() if (parameter.ndim > 1) == is_matrix]
+            if parameters:
+                groups.append({"params": parameters, "weight_decay": decay, "peak": peak})
     return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
 
 
@@ -356,9 +573,9 @@ class _LossWatch:
         self._losses: list[Tensor] = []
         self._unseen: list[tuple[Rows, Tensor]] = []
 
-    def add(self, rows: Rows, loss: Tensor, per_image: Tensor) -> None:
-        """A batch's loss and its images' shares of it, left on the device until they are looked at."""
-        self._losses.append(loss)
+    def add(self, rows: Rows, per_image: Tensor) -> None:
+        """The images' shares of a batch's loss, left on the device until they are looked at."""
+        self._losses.append(per_image.sum())
         self._unseen.append((rows, per_image))
         if len(self._unseen) >= self._every:
             self._look()
@@ -489,8 +706,9 @@ def _state_file(resume: Path, run: str) -> Path:
     return resume / f"{run[:32]}.state"
 
 
-def _keep(resume: Path, state: _State, model: ChestModel, optimizer: Any) -> None:
+def _keep(resume: Path, state: _State, model: ChestModel, optimizer: Any, average: _Average | None) -> None:
     values = {
+        "average": average.state() if average else None,
         "epoch": state.epoch,
         "history": state.history,
         "best_epoch": state.best_epoch,
@@ -510,7 +728,7 @@ def _keep(resume: Path, state: _State, model: ChestModel, optimizer: Any) -> Non
         torch.save(values, partial)
 
 
-def _restored(resume: Path, run: str, model: ChestModel, optimizer: Any) -> _State | None:
+def _restored(resume: Path, run: str, model: ChestModel, optimizer: Any, average: _Average | None) -> _State | None:
     path = _state_file(resume, run)
     if not path.is_file():
         return None
@@ -519,6 +737,8 @@ def _restored(resume: Path, run: str, model: ChestModel, optimizer: Any) -> _Sta
         state = _State(run, values["epoch"], values["history"], values["best_epoch"], values["best"])
         model.load_state_dict(values["model"])
         optimizer.load_state_dict(values["optimizer"])
+        if average:
+            average.restore(values["average"])
     except (OSError, RuntimeError, KeyError, ValueError, EOFError, UnpicklingError) as error:
         raise TrainingError(f"{path} is damaged: delete it, the training then starts from its first epoch") from error
     log.info("going on after epoch %d", state.epoch)

@@ -20,13 +20,13 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models import DenseNet
+from torchvision.models import DenseNet, convnext_tiny
 
 from radia.errors import CheckpointError
 from radia.findings import FINDINGS
 from radia.workspace import written_whole
 
-Backbone = Literal["densenet121", "densenet-slim"]
+Backbone = Literal["densenet121", "densenet-slim", "convnext-tiny"]
 
 WEIGHTS_FILE, META_FILE = "model.safetensors", "model.json"
 FORMAT = 1
@@ -164,10 +164,18 @@ def _densenet(growth: int, blocks: tuple[int, ...], stem: int, bottleneck: int) 
     return trunk, int(network.classifier.in_features)
 
 
+def _convnext() -> tuple[nn.Module, int]:
+    """torchvision's ConvNeXt-T (Liu et al., CVPR 2022) with its last norm, for one gray channel."""
+    network = convnext_tiny()
+    network.features[0][0] = nn.Conv2d(1, 96, kernel_size=4, stride=4)
+    return nn.Sequential(*network.features, network.classifier[0]), 768
+
+
 BACKBONES: dict[str, Architecture] = {
     "densenet121": Architecture(lambda: _densenet(32, (6, 12, 24, 16), 64, 4), side=320),
     # small enough for two CPU cores; three blocks, so that heat maps keep a cell for every 16 pixels
     "densenet-slim": Architecture(lambda: _densenet(16, (2, 4, 8), 32, 2), side=128),
+    "convnext-tiny": Architecture(_convnext, side=224),
 }
 
 

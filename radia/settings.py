@@ -138,7 +138,7 @@ class FinetuneSettings(Section):
     """The model and its training."""
 
     base: str = "mlflow:cxr@champion"
-    backbone: Literal["densenet121", "densenet-slim"] = "densenet121"
+    backbone: Literal["densenet121", "densenet-slim", "convnext-tiny"] = "densenet121"
     epochs: int = Field(4, ge=1)
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
@@ -150,6 +150,14 @@ class FinetuneSettings(Section):
     warmup: float = Field(0.1, ge=0, lt=1, description="part of the steps in which the learning rate rises")
     calibrate: bool = Field(True, description="temperature of the logits, chosen on validation")
     threads: int = Field(0, ge=0, description="CPU threads; 0: all cores")
+    micro_batch: int = Field(0, ge=0, description="images on the device at once, gradients accumulate; 0: the batch")
+    compile: bool = Field(True, description="torch.compile, on a GPU only")
+    layer_decay: float = Field(1.0, gt=0, le=1, description="learning rate of each layer, of that above it")
+    average: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of the weights; 0: none")
+    probe_epochs: int = Field(0, ge=0, description="first epochs, in which only the head learns")
+    margin_epochs: int = Field(0, ge=0, description="last epochs, in which the AUC margin is the loss")
+    patience: int = Field(0, ge=0, description="epochs without improvement before the end; 0: all are run")
+    finding_weights: dict[str, float] = Field({}, description="weight of a finding in the loss; 1 where none is given")
 
 
 class StandInSettings(Section):

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +16,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from radia.errors import TrainingError
+from radia.errors import TrainingError, UnknownFinding
 from radia.findings import FINDINGS
-from radia.fit import FitResult, best_temperature, draw_augmentation, fit, learning_rate_factor
+from radia.fit import (
+    FitResult,
+    auc_margin,
+    balanced,
+    best_temperature,
+    draw_augmentation,
+    fit,
+    learning_rate_factor,
+)
 from radia.metrics import choose_thresholds
 from radia.model import ChestModel, Preprocessing, build, describe
 from radia.predict import predict
@@ -57,6 +71,10 @@ def fitted(squares: Squares, model: ChestModel | None = None, **options: Any) ->
         "seed": 7,
     }
     return fit(model or slim(), settings=settings, **(known | options))
+
+
+def frozen_norm(norm: torch.nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias)
 
 
 def same_weights(first: ChestModel, second: ChestModel) -> bool:
@@ -227,6 +245,183 @@ class TestWhatTrainingLooksAt:
     def test_a_batch_larger_than_the_data_is_all_of_it(self) -> None:
         result = fitted(Squares(8), settings=SETTINGS.model_copy(update={"batch_size": 64, "epochs": 1}))
         assert result.training["batch_size"] == 6
+
+
+class TestLocalRecipe:
+    squares = Squares(48, seed=1)
+
+    def test_parts_of_a_batch_add_up_to_the_batch(self) -> None:
+        settings = SETTINGS.model_copy(update={"epochs": 1, "learning_rate": 1e-4, "augment": False})
+        base = slim().eval()
+        for module in base.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 0.0  # the one thing that differs between parts
+                module.forward = partial(frozen_norm, module)  # type: ignore[method-assign]
+        twin = deepcopy(base)
+        for module in twin.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.forward = partial(frozen_norm, module)  # type: ignore[method-assign]
+        whole = fitted(self.squares, base, settings=settings)
+        parts = fitted(self.squares, twin, settings=settings.model_copy(update={"micro_batch": 5}))
+        assert parts.history[1]["loss"] == pytest.approx(whole.history[1]["loss"], rel=1e-4)
+        assert parts.training["micro_batch"] == 5
+
+    def test_out_of_memory_halves_what_is_done_at_once_and_keeps_the_batch(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Greedy(ChestModel):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                if self.training and len(x) > 6:
+                    raise torch.OutOfMemoryError
+                return super().forward(x)
+
+        base = slim()
+        base.__class__ = Greedy
+        with caplog.at_level(logging.WARNING):
+            result = fitted(self.squares, base, settings=SETTINGS.model_copy(update={"epochs": 1}))
+        assert result.training["micro_batch"] == 4
+        assert result.training["batch_size"] == 16
+        assert "4 images at once from here on, the batch stays 16" in caplog.text
+
+    def test_an_image_that_never_fits_is_an_error(self) -> None:
+        class Glutton(ChestModel):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                if self.training:
+                    raise torch.OutOfMemoryError
+                return super().forward(x)
+
+        base = slim()
+        base.__class__ = Glutton
+        with pytest.raises(TrainingError, match=r"one image alone does not fit"):
+            fitted(self.squares, base)
+
+    def test_while_the_head_is_probed_the_trunk_rests(self) -> None:
+        base = slim()
+        before = {name: value.clone() for name, value in base.trunk.state_dict().items()}
+        head = base.head.weight.detach().clone()
+        settings = SETTINGS.model_copy(update={"epochs": 2, "probe_epochs": 2})
+        seen: list[float] = []
+        fitted(self.squares, base, settings=settings, on_epoch=lambda entry: seen.append(entry["loss"]))
+        assert all(torch.equal(before[name], value) for name, value in base.trunk.state_dict().items())
+        assert seen[1] < seen[0]
+        assert base.head.weight.requires_grad
+        assert base.trunk.conv0.weight.requires_grad
+        assert head.shape == base.head.weight.shape
+
+    def test_lower_layers_learn_more_slowly(self) -> None:
+        moved = {}
+        for decay in (1.0, 0.5):
+            base, start = slim(), slim()
+            settings = SETTINGS.model_copy(update={"layer_decay": decay, "weight_decay": 0.0})
+            fitted(self.squares, base, settings=settings)
+            moved[decay] = (base.trunk.conv0.weight - start.trunk.conv0.weight).abs().mean().item()
+        assert moved[0.5] < 0.1 * moved[1.0]
+
+    def test_the_averaged_weights_are_judged_and_a_killed_run_keeps_them(self, tmp_path: Path) -> None:
+        settings = SETTINGS.model_copy(update={"average": 0.9})
+        whole, plain = fitted(self.squares, settings=settings), fitted(self.squares)
+        assert [e["loss"] for e in whole.history] == [e["loss"] for e in plain.history]
+        assert [e["validation_auroc"] for e in whole.history[1:]] != [e["validation_auroc"] for e in plain.history[1:]]
+
+        def killer(done: int, total: int) -> None:
+            if done == 7:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fitted(self.squares, settings=settings, progress=killer, resume=tmp_path)
+        resumed = fitted(self.squares, settings=settings, resume=tmp_path)
+        assert resumed.history == whole.history
+        assert same_weights(resumed.model, whole.model)
+
+    def test_patience_ends_a_run_that_does_not_improve(self) -> None:
+        settings = SETTINGS.model_copy(update={"epochs": 6, "patience": 1, "learning_rate": 1e-9})
+        seen: list[tuple[int, int]] = []
+        result = fitted(self.squares, settings=settings, progress=lambda done, total: seen.append((done, total)))
+        assert len(result.history) == result.best_epoch + 2 < 7
+        assert seen[-1] == (18, 18)
+
+    def test_a_findings_weight_scales_its_part_of_the_loss(self) -> None:
+        settings = SETTINGS.model_copy(update={"epochs": 1})
+        only = settings.model_copy(update={"finding_weights": {f: 0.0 for f in FINDINGS if f != "Edema"}})
+        alone = np.zeros_like(self.squares.weights)
+        alone[:, FINDINGS.index("Edema")] = 1.0
+        first = fitted(self.squares, settings=only)
+        second = fitted(self.squares, settings=settings, weights=alone)
+        assert first.history[1]["loss"] == second.history[1]["loss"]
+
+    def test_a_weight_of_an_unknown_finding_is_an_error(self) -> None:
+        with pytest.raises(UnknownFinding, match="Hernia"):
+            fitted(self.squares, settings=SETTINGS.model_copy(update={"finding_weights": {"Hernia": 2.0}}))
+
+    def test_every_site_is_drawn_as_often_and_every_patient_of_it(self) -> None:
+        chances = balanced(["a", "a", "a", "b", "c"], ["X", "X", "X", "X", "Y"])
+        assert chances[:4].sum() == pytest.approx(chances[4])
+        assert chances[:3].sum() == pytest.approx(chances[3])
+
+    def test_an_image_of_no_chance_is_never_drawn(self) -> None:
+        read: set[str] = set()
+
+        class Watched(Squares):
+            def read(self, ids: Sequence[str]) -> NDArray[np.uint8]:
+                read.update(ids)
+                return super().read(ids)
+
+        chances = np.ones(48)
+        chances[[1, 2]] = 0.0
+        fitted(self.squares, images=Watched(48, seed=1), sampling=chances)
+        assert not {"I001", "I002"} & read
+        assert len(read) > 30
+
+    def test_the_margin_loss_falls_as_positives_and_negatives_part(self) -> None:
+        target = torch.tensor([[1.0], [1.0], [0.0], [0.0]])
+        weight = torch.ones_like(target)
+        wrong, mixed, right = (
+            auc_margin(torch.tensor(values)[:, None], target, weight).sum()
+            for values in ([-9.0, -9, 9, 9], [0.0, 1, 0, 1], [9.0, 9, -9, -9])
+        )
+        assert wrong > mixed > right
+        assert right == pytest.approx(0.0, abs=1e-5)
+
+    def test_the_margin_loss_leaves_a_finding_of_one_class_out(self) -> None:
+        target = torch.ones(3, 1)
+        assert auc_margin(torch.randn(3, 1), target, torch.ones(3, 1)).sum() == 0
+
+    def test_the_last_epochs_may_use_the_margin(self) -> None:
+        settings = SETTINGS.model_copy(update={"epochs": 2})
+        plain = fitted(self.squares, settings=settings)
+        margin = fitted(self.squares, settings=settings.model_copy(update={"margin_epochs": 1}))
+        assert margin.history[1] == plain.history[1]
+        assert margin.history[2]["loss"] != plain.history[2]["loss"]
+
+
+WORKER = """
+import importlib.util, json, sys
+spec = importlib.util.spec_from_file_location("test_fit", sys.argv[1])
+tests = importlib.util.module_from_spec(spec)
+sys.modules["test_fit"] = tests
+spec.loader.exec_module(tests)
+result = tests.fitted(tests.Squares(50, seed=1))
+import os
+if os.environ.get("RANK", "0") == "0":
+    json.dump(result.history, open(sys.argv[2], "w"))
+"""
+
+
+def test_two_workers_have_the_loss_curve_of_one(tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text(WORKER)
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
+            *(tmp_path / "worker.py", __file__, tmp_path / "history.json"),
+        ],
+        check=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    two = json.loads((tmp_path / "history.json").read_text())
+    one = fitted(Squares(50, seed=1)).history
+    assert [e["loss"] for e in two[1:]] == pytest.approx([e["loss"] for e in one[1:]], rel=2e-3)
+    assert [e["validation_auroc"] for e in two] == pytest.approx([e["validation_auroc"] for e in one], abs=0.03)
 
 
 class TestRefusals:

@@ -79,7 +79,9 @@ class TestToInput:
 
 
 class TestBuild:
-    @pytest.mark.parametrize(("backbone", "channels"), [("densenet121", 1024), ("densenet-slim", 176)])
+    @pytest.mark.parametrize(
+        ("backbone", "channels"), [("densenet121", 1024), ("densenet-slim", 176), ("convnext-tiny", 768)]
+    )
     def test_a_model_gives_a_logit_a_finding(self, backbone: str, channels: int) -> None:
         model = build(backbone, preprocessing=Preprocessing(64)).eval()
         x = to_input(pixels(2, 64), model.preprocessing)
