@@ -24,18 +24,30 @@ import yaml
 
 from radia.errors import SettingsError
 from radia.findings import FINDINGS, PRESENT
+from radia.image_quality import DEFECTS
 from radia.settings import QualitySettings, quiet_dependencies
 
 Severity = Literal["critical", "warning"]
 MEASURES = ("exposure", "contrast", "saturation")
-TABLES = ("manifest", "labels", "findings", "sites", "batches", "totals")
+TABLES = ("manifest", "labels", "findings", "sites", "batches", "totals", "pictures")
+PICTURE_COLUMNS = (*DEFECTS, "structure", "noise", "upright", "same_picture")
 RULES = Path(__file__).with_name("quality_rules.yaml")
 
 OPEN_COLUMNS = frozenset(
     {
         *("site", "view", "sex", "age", "age_band", "manufacturer", "rows", "columns", "bits", "photometric"),
         *("transfer_syntax", *MEASURES, *FINDINGS, "labelled", "patients_with_this_picture"),
-        *("in_manifest", "labels_given", "nothing_present", "finding", "images", "studies", "patients", "present"),
+        *(
+            *PICTURE_COLUMNS,
+            "in_manifest",
+            "labels_given",
+            "nothing_present",
+            "finding",
+            "images",
+            "studies",
+            "patients",
+            "present",
+        ),
         *("labelled_fraction", "refused", "refused_fraction", "prevalence", "previous_prevalence", "change"),
         *("share", "previous_share", *(f"{measure}_shift" for measure in MEASURES)),
     }
@@ -116,15 +128,17 @@ def check(
     settings: QualitySettings,
     previous: pd.DataFrame | None = None,
     refused: Mapping[str, int] | None = None,
+    pictures: pd.DataFrame | None = None,
 ) -> QualityReport:
     """Judges all rules.
 
     manifest: one row an image (radia/manifest.py). labels: one row a study, `study` and the 14 findings.
     previous: the snapshot before: `Snapshot.table`, or its images or labels alone; rules that need what is not there
-    hold. refused: number of refused files by batch. Raises SettingsError for a rule that cannot be understood.
+    hold. refused: number of refused files by batch. pictures: radia.image_quality.survey of the images.
+    Raises SettingsError for a rule that cannot be understood.
     """
     rules = load_rules(settings)
-    tables = rule_tables(manifest, labels, previous=previous, refused=refused or {})
+    tables = rule_tables(manifest, labels, previous=previous, refused=refused, pictures=pictures)
     results = _judge(rules, tables)
     order = sorted(results, key=lambda result: (result.passed, result.severity != "critical"))
     return QualityReport(tuple(order), _facts(tables))
@@ -200,8 +214,9 @@ def rule_tables(
     *,
     previous: pd.DataFrame | None = None,
     refused: Mapping[str, int] | None = None,
+    pictures: pd.DataFrame | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """The six tables of quality_rules.yaml. Columns that the frames lack are blank in what is derived from them."""
+    """The seven tables of quality_rules.yaml. Columns that the frames lack are blank in what is derived from them."""
     images = _with_derived(manifest, labels)
     studies = _label_facts(labels, manifest)
     return {
@@ -211,6 +226,7 @@ def rule_tables(
         "sites": _site_facts(images, previous),
         "batches": _batch_facts(images, refused or {}),
         "totals": _totals(images, refused or {}),
+        "pictures": pd.DataFrame(columns=list(PICTURE_COLUMNS)) if pictures is None else pictures,
     }
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from radia.errors import SettingsError
 from radia.findings import FINDINGS
-from radia.quality import QualityReport, RuleResult, check, load_rules
+from radia.quality import PICTURE_COLUMNS, QualityReport, RuleResult, check, load_rules
 from radia.settings import QualitySettings
 
 SETTINGS = QualitySettings()
@@ -222,6 +222,22 @@ class TestAgainstTheSnapshotBefore:
         report = check(manifest, labels, settings=SETTINGS, previous=before)
         assert failures(report) == {"site mix steady": "warning"}
         assert "CHX" in result_of(report, "site mix steady").observed
+
+
+class TestPictures:
+    def test_defects_of_pixels_warn_and_many_block(self, manifest: pd.DataFrame, labels: pd.DataFrame) -> None:
+        pictures = pd.DataFrame({"image": manifest["image"], **dict.fromkeys(PICTURE_COLUMNS, 0)})
+        pictures.loc[:9, "inverted"] = 1
+        pictures.loc[0, "turned"] = 1
+        pictures.loc[:1, "same_picture"] = 1
+        report = check(manifest, labels, settings=SETTINGS, pictures=pictures)
+        assert failures(report) == {
+            "few inverted images": "critical",
+            "no inverted image": "warning",
+            "no turned image": "warning",
+            "no picture twice": "warning",
+        }
+        assert result_of(report, "no turned image").observed == "1 of 60 rows differ"
 
 
 class TestRefusals:

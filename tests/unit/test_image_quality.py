@@ -1,0 +1,155 @@
+"""Defects seeded into drawn radiographs, found by their pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from radia.image_quality import (
+    DEFECTS,
+    SIDES,
+    coefficients,
+    features,
+    measure,
+    near_duplicates,
+    noise,
+    orientations,
+    survey,
+)
+from radia.images import perceptual_hash
+from radia.synthetic.defects import SEEDED, cropped, fit, near_duplicate
+from radia.synthetic.phantom import sample_radiograph
+from radia.synthetic.population import populations
+
+Images = NDArray[np.uint8]
+
+
+def drawn(count: int, *, side: int, seed: int) -> Images:
+    rng = np.random.default_rng(seed)
+    kinds = list(populations().values())
+    pictures = [sample_radiograph(rng, kinds[n % len(kinds)], side=side).pixels for n in range(count)]
+    return np.array([(picture * 255).astype(np.uint8) for picture in pictures])
+
+
+@pytest.fixture(scope="module")
+def sound() -> Images:
+    return drawn(48, side=144, seed=77)
+
+
+def seeded(images: Images, defect: str) -> Images:
+    rng = np.random.default_rng(1)
+    return np.array([SEEDED[defect](image, rng) for image in images])
+
+
+class TestDefects:
+    def test_none_is_found_in_sound_images(self, sound: Images) -> None:
+        assert measure(sound)[list(DEFECTS)].to_numpy().mean() <= 0.01
+
+    @pytest.mark.parametrize("defect", DEFECTS)
+    def test_it_is_found_where_it_was_seeded(self, defect: str, sound: Images) -> None:
+        assert measure(seeded(sound, defect))[defect].mean() >= 0.9
+
+    @pytest.mark.parametrize("side", SIDES)
+    def test_the_cut_side_is_named(self, side: str, sound: Images) -> None:
+        rng = np.random.default_rng(2)
+        table = measure(np.array([cropped(image, rng, side) for image in sound]))
+        straight = table[(table["turned"] == 0) & (table["inverted"] == 0)]
+        assert (straight[f"cut_{side}"] > 0).mean() >= 0.9
+
+    def test_the_turn_that_puts_it_right_is_named(self, sound: Images) -> None:
+        for quarter in range(4):
+            table = measure(np.ascontiguousarray(np.rot90(sound, -quarter, axes=(1, 2))))
+            assert (table["turn"] == 90 * quarter).mean() >= 0.95
+
+    def test_a_blank_image_is_only_blank(self, sound: Images) -> None:
+        table = measure(seeded(sound, "blank"))
+        assert not table[["inverted", "turned", "cropped", "lateral"]].to_numpy().any()
+
+    def test_neither_size_nor_exposure_nor_letterbox_matters(self, sound: Images) -> None:
+        letterboxed = np.zeros((len(sound), 200, 200), np.uint8)
+        letterboxed[:, 28:172, 28:172] = (255 * (sound / 255.0) ** 1.5).astype(np.uint8)
+        assert not measure(letterboxed)[["blank", "inverted", "turned", "lateral"]].to_numpy().any()
+
+    def test_no_image_gives_no_row_and_all_columns(self, sound: Images) -> None:
+        assert list(measure(sound[:0]).columns) == list(measure(sound[:1]).columns)
+        assert len(measure(sound[:0])) == 0
+
+    def test_blocks_change_nothing(self, sound: Images) -> None:
+        many = np.concatenate([sound] * 6)
+        pd.testing.assert_frame_equal(measure(many).iloc[-48:].reset_index(drop=True), measure(sound))
+
+
+class TestMeasures:
+    def test_noise_is_its_standard_deviation(self) -> None:
+        rng = np.random.default_rng(0)
+        images = np.clip(128 + rng.normal(0, 8, (3, 200, 200)), 0, 255).astype(np.uint8)
+        assert noise(images) == pytest.approx(np.full(3, 8 / 255), rel=0.05)
+
+    def test_features_of_an_inverted_image_are_the_negative(self, sound: Images) -> None:
+        np.testing.assert_allclose(features(255 - sound), -features(sound), atol=0.02)
+
+    def test_features_of_a_turned_image_are_turned(self, sound: Images) -> None:
+        turned = features(np.ascontiguousarray(np.rot90(sound, axes=(1, 2))))
+        difference = np.abs(turned.reshape(len(sound), -1) - orientations(features(sound))[:, 1])
+        assert difference.mean() < 0.02
+
+
+class TestNearDuplicates:
+    def test_the_same_picture_sent_twice_is_found_and_no_other(self, sound: Images) -> None:
+        rng = np.random.default_rng(3)
+        images = np.concatenate([sound[:12], np.array([near_duplicate(image, rng) for image in sound[:12]])])
+        hashes = [perceptual_hash(image) for image in images]
+        pairs = {(pair.first, pair.second) for pair in near_duplicates(images.__getitem__, hashes)}
+        expected = {(n, n + 12) for n in range(12)}
+        assert pairs == expected
+
+
+def test_a_survey_has_a_row_an_image_in_the_order_of_the_manifest(sound: Images) -> None:
+    images = np.concatenate([sound[:5], sound[:1]])
+    ids = [f"I{n}" for n in range(6)]
+    manifest = pd.DataFrame({"image": ids, "batch": "b", "perceptual_hash": [perceptual_hash(i) for i in images]})
+    steps: list[tuple[int, int]] = []
+    table = survey(
+        lambda wanted: images[[ids.index(one) for one in wanted]],
+        manifest,
+        progress=lambda done, total: steps.append((done, total)),
+    )
+    assert table["image"].to_list() == ids
+    assert table["same_picture"].iloc[[0, 5]].to_list() == [1, 1]
+    assert steps == [(6, 6)]
+
+
+def test_the_lines_of_the_file_come_from_drawn_radiographs() -> None:
+    """A small fit, made anew, points the same way."""
+    made = fit(40, seed=5)
+    line = np.array(made["upright"])
+    kept = coefficients().upright
+    assert float(line @ kept / np.linalg.norm(line) / np.linalg.norm(kept)) > 0.8
+
+
+SAMPLE = Path(__file__).resolve().parents[3] / "shared" / "hospital-sample" / "inbox"
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the development data is not beside the checkout")
+def test_real_radiographs_are_seldom_called_defective_and_their_defects_are_found() -> None:
+    from radia.dicom.pixels import read_gray
+    from radia.errors import Refusal
+    from radia.images import letterbox
+
+    pictures = []
+    for path in sorted(SAMPLE.rglob("*.dcm"))[::3]:
+        try:
+            pictures.append(letterbox(read_gray(path), 192))
+        except Refusal:
+            continue
+    images = np.array(pictures)
+    alarms = measure(images)[list(DEFECTS)].mean()
+    assert alarms.drop("cropped").max() <= 0.02
+    assert alarms["cropped"] <= 0.05
+    for defect in ("blank", "inverted", "turned"):
+        assert measure(seeded(images, defect))[defect].mean() >= 0.95
