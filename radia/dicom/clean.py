@@ -13,13 +13,14 @@ from pydicom._uid_dict import UID_dictionary
 
 from radia.dicom.container import PIXEL_DATA, Dataset, Element, encode_element, vr_of
 from radia.dicom.dates import shift_date, shift_datetime, valid_time, years_between
-from radia.dicom.profile import Action, Profile, Rule
+from radia.dicom.profile import Action, Profile, Rule, safe_private
 from radia.dicom.pseudonyms import Pseudonymizer
 from radia.dicom.text import Identifiers, decoded, encodings_of, in_vocabulary, passes_scan
 
 _PATIENT_ID, _PATIENT_NAME, _CHARSET = 0x00100020, 0x00100010, 0x00080005
 _AGE, _BIRTH_DATE, _STUDY_DATE = 0x00101010, 0x00100030, 0x00080020
 _LUT, _LUT_DATA = 0x00283002, 0x00283006
+_CONCEPT_NAME = 0x0040A043
 _OLDEST = 90
 _NUMBER = {
     "IS": re.compile(rb" *[+-]?\d{1,12} *\Z"),
@@ -73,6 +74,9 @@ class Cleaner:
         for tag, element in dataset.elements.items():
             if tag in (_CHARSET, PIXEL_DATA):
                 continue
+            if tag & 0x10000 and self._safe_private(element, dataset, kept):
+                self.actions[f"{path}{tag:08X}"] = Action.CLEAN.value
+                continue
             rule = self.profile.rule(tag)
             result, did = self._element(element, rule, encodings, path)
             if tag & 0xFFFF:  # group lengths go without saying
@@ -102,9 +106,36 @@ class Cleaner:
         shown = _real_vr(element, vr)
         return Element(element.tag, shown, value), action
 
+    def _safe_private(self, element: Element, dataset: Dataset, kept: Dataset) -> bool:
+        """Keeps a private number that is known to be safe, with its creator. Texts and bytes go even so."""
+        block = element.tag >> 8 & 0xFF
+        creator_tag = element.tag & 0xFFFF0000 | block
+        creator = dataset.text(creator_tag)
+        known = (creator, element.tag >> 16, element.tag & 0xFF) in safe_private()
+        if "retain_safe_private" not in self.profile.options or not known or block < 0x10:
+            return False
+        if element.vr not in _BINARY and element.vr not in _NUMBER:
+            return False
+        value = self._value(element, element.vr, Rule(Action.KEEP), [])
+        if value is None:
+            return False
+        kept.elements[creator_tag] = Element(creator_tag, "LO", creator.encode())
+        kept.elements[element.tag] = Element(element.tag, element.vr, value)
+        return True
+
+    def _content_item(self, item: Dataset) -> bool:
+        """Whether an item of structured content may stay: by its concept; of unknown concepts, numbers and codes."""
+        if item.elements.get(_CONCEPT_NAME) is None:
+            return True  # no content item: the rules of its attributes suffice
+        concepts = item.elements[_CONCEPT_NAME].items or [Dataset()]
+        action = self.profile.content_action(concepts[0].text(0x00080100), concepts[0].text(0x00080102))
+        if action is None:
+            return item.text(0x0040A040) in ("NUM", "CODE", "NUMERIC")
+        return action in (Action.KEEP, Action.CLEAN)
+
     def _sequence(self, element: Element, encodings: list[str], path: str) -> Element:
         path = f"{path}{element.tag:08X}/"
-        items = [self._dataset(item, encodings, path) for item in element.items or ()]
+        items = [self._dataset(item, encodings, path) for item in element.items or () if self._content_item(item)]
         usable = (item for item in items if item.elements and (_LUT not in item.elements or _LUT_DATA in item.elements))
         return Element(element.tag, "SQ", items=list(usable))
 

@@ -31,6 +31,7 @@ from radia.dicom.burned_in import Box, blank, find_text
 from radia.dicom.clean import Cleaner
 from radia.dicom.codestream import without_comments
 from radia.dicom.container import PIXEL_DATA, Dataset, Element, Part10
+from radia.dicom.crosswalk import Crosswalk, Origin
 from radia.dicom.pixels import encode_lossless, stored_pixels
 from radia.dicom.profile import Profile, table_sha256
 from radia.dicom.pseudonyms import Pseudonymizer, normal_form
@@ -65,6 +66,8 @@ class Outcome:
     detail: str = ""
 
 
+Done = tuple[Outcome, str]  # an outcome and, of a clean file, its sealed line for the crosswalk
+
 COLUMNS = tuple(column.name for column in fields(Outcome))
 
 
@@ -74,6 +77,7 @@ class CleanFile:
 
     pieces: list[container.Buffer]
     outcome: Outcome
+    origin: Origin
 
 
 class Engine:
@@ -103,8 +107,10 @@ class Engine:
         identifiers = harvest(dataset, self.profile)
         cleaner = Cleaner(self.profile, self.pseudonymizer, outcome.patient, identifiers)
         kept = cleaner.clean(dataset)
-        syntax, pixels, boxes = self._pixels(raw, source)
+        syntax, pixels, boxes = self._pixels(source)
         kept.add(pixels)
+        if self.settings.clean_graphics:
+            _keep_overlays(dataset, kept)
         sop_class, sop_instance = dataset.text(0x00080016), kept.text(0x00080018)
         pieces = [
             container.encode_header(sop_class, sop_instance, syntax),
@@ -114,7 +120,7 @@ class Engine:
         outcome.outcome, outcome.boxes = "clean", [box.as_list() for box in boxes]
         outcome.actions = json.dumps(cleaner.actions, sort_keys=True)
         outcome.output = f"{outcome.patient}/{outcome.study}/{outcome.image}.dcm"
-        return CleanFile(pieces, self._signed(outcome))
+        return CleanFile(pieces, self._signed(outcome), _origin(dataset))
 
     def _names(self, dataset: Dataset, digest: str) -> Outcome:
         patient_id, issuer = _text(dataset, 0x00100020), _text(dataset, 0x00100021)
@@ -132,7 +138,7 @@ class Engine:
             accession=names.accession(_text(dataset, 0x00080050)),
         )
 
-    def _pixels(self, raw: bytes, source: Part10) -> tuple[str, Element, list[Box]]:
+    def _pixels(self, source: Part10) -> tuple[str, Element, list[Box]]:
         """The pixel data to write: as they came where nothing must change, else encoded anew without loss."""
         element = source.dataset.elements[PIXEL_DATA]
         native = source.syntax in container.NATIVE
@@ -145,6 +151,11 @@ class Engine:
         if native:
             return container.EXPLICIT, _native(source, element), []
         return source.syntax, _stripped(source, element), []
+
+
+def _origin(dataset: Dataset) -> Origin:
+    patient, issuer, accession = (_text(dataset, tag) for tag in (0x00100020, 0x00100021, 0x00080050))
+    return Origin(patient, issuer, accession, dataset.text(0x0020000D), dataset.text(0x00080018))
 
 
 def _text(dataset: Dataset, tag: int) -> str:
@@ -268,6 +279,30 @@ def _blanked(source: Part10, stored: NDArray[Any], boxes: list[Box]) -> tuple[st
     return syntax, Element(PIXEL_DATA, "OW" if allocated > 8 else "OB", content)
 
 
+_OVERLAY_PLANE = {0x0010: "US", 0x0011: "US", 0x0040: "CS", 0x0050: "SS", 0x0100: "US", 0x0102: "US"}
+
+
+def _keep_overlays(source: Dataset, kept: Dataset) -> None:
+    """Clean Graphics: overlay planes of their own stay where no text is in them; others go, as all do without it."""
+    for group in range(0x6000, 0x6020, 2):
+        base = group << 16
+        kept.elements.pop(base | 0x3000, None)
+        rows, cols = source.number(base | 0x0010), source.number(base | 0x0011)
+        element = source.elements.get(base | 0x3000)
+        if not rows or not cols or element is None or len(element.value) * 8 < rows * cols:
+            continue
+        bits = np.unpackbits(np.frombuffer(bytes(element.value), np.uint8), bitorder="little")[: rows * cols]
+        plane = bits.reshape(rows, cols)
+        if source.text(base | 0x0040) not in ("G", "R") or find_text(plane * np.uint8(255)):
+            continue
+        for number, vr in _OVERLAY_PLANE.items():
+            found = source.elements.get(base | number)
+            if found is not None and found.vr == vr:
+                kept.elements[base | number] = Element(base | number, vr, found.value)
+        packed = np.packbits(plane.ravel(), bitorder="little").tobytes()
+        kept.elements[base | 0x3000] = Element(base | 0x3000, "OW", packed)
+
+
 # --- trees ------------------------------------------------------------------------------------------------------------
 
 
@@ -278,12 +313,14 @@ def deidentify_tree(
     key: bytes,
     settings: DeidentifySettings,
     progress: Callable[[int, int], None] | None = None,
+    crosswalk: Path | None = None,
 ) -> pd.DataFrame:
     """Every file under `source`, cleaned into `target` or refused, with the account in `target/outcomes.parquet`.
 
     One row a file, sorted by digest; columns in COLUMNS. Files done before, with the same key and rules, are not done
     again. Of files with the same bytes one is cleaned; of files that claim one SOP instance with different content
-    none is. Raises KeyFileError where `target` was made with another key, StorageFull where the disk is full.
+    none is. With `crosswalk`, the encrypted way back is kept in that file. Raises KeyFileError where `target` was made
+    with another key, StorageFull where the disk is full.
     """
     engine = Engine(key, settings)
     target.mkdir(parents=True, exist_ok=True)
@@ -292,8 +329,11 @@ def deidentify_tree(
     files = sorted(path for path in source.rglob("*") if path.is_file() and target not in path.parents)
     if progress:
         progress(0, len(files))
-    for done, outcome in enumerate(_outcomes(files, target, account, key, settings), 1):
+    walk = Crosswalk(crosswalk, key) if crosswalk else None
+    for done, (outcome, sealed) in enumerate(_outcomes(files, target, account, key, settings), 1):
         account.take(outcome)
+        if walk and sealed:
+            walk.append([sealed])
         if progress:
             progress(done, len(files))
     return account.close()
@@ -409,7 +449,7 @@ def _partial(digest: str) -> str:
 
 def _outcomes(
     files: list[Path], target: Path, account: _Account, key: bytes, settings: DeidentifySettings
-) -> Iterator[Outcome]:
+) -> Iterator[Done]:
     known = account.done()
     workers = settings.workers or os.cpu_count() or 1
     if workers == 1 or len(files) <= _FEW:
@@ -420,13 +460,13 @@ def _outcomes(
     yield from _in_processes(files, workers, (key, settings, target, known))
 
 
-def _in_processes(files: list[Path], workers: int, start: tuple[Any, ...]) -> Iterator[Outcome]:
+def _in_processes(files: list[Path], workers: int, start: tuple[Any, ...]) -> Iterator[Done]:
     """A pool with few files under way at a time. A file that kills its process is refused; the others go on."""
     waiting = list(reversed(files))
     suspects: list[Path] = []
     while waiting:
         pool = _pool(workers, start)
-        under_way: dict[Future[Outcome], Path] = {}
+        under_way: dict[Future[Done], Path] = {}
         try:
             while waiting or under_way:
                 while waiting and len(under_way) < 4 * workers:
@@ -445,13 +485,13 @@ def _in_processes(files: list[Path], workers: int, start: tuple[Any, ...]) -> It
         yield _alone(path, start)
 
 
-def _alone(path: Path, start: tuple[Any, ...]) -> Outcome:
+def _alone(path: Path, start: tuple[Any, ...]) -> Done:
     with _pool(1, start) as pool:
         try:
             return pool.submit(_work, path).result()
         except BrokenProcessPool:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            return Engine(*start[:2]).refused(digest, Reason.UNREADABLE_PIXELS, "the decoder crashed")
+            return Engine(*start[:2]).refused(digest, Reason.UNREADABLE_PIXELS, "the decoder crashed"), ""
 
 
 def _pool(workers: int, start: tuple[Any, ...]) -> ProcessPoolExecutor:
@@ -460,32 +500,32 @@ def _pool(workers: int, start: tuple[Any, ...]) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=start)
 
 
-_worker: tuple[Engine, Path, dict[str, Outcome]] | None = None
+_worker: tuple[Engine, Path, dict[str, Outcome], Crosswalk] | None = None
 
 
 def _start_worker(key: bytes, settings: DeidentifySettings, target: Path, known: dict[str, Outcome]) -> None:
     global _worker
-    _worker = (Engine(key, settings), target, known)
+    _worker = (Engine(key, settings), target, known, Crosswalk(target / "crosswalk", key))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def _work(path: Path) -> Outcome:
+def _work(path: Path) -> Done:
     """One file in a worker: read, clean, written beside its place."""
     if _worker is None:
         raise RuntimeError("the worker was not started")
-    engine, target, known = _worker
+    engine, target, known, walk = _worker
     raw = path.read_bytes()
     digest = hashlib.sha256(raw).hexdigest()
     if digest in known:
-        return known[digest]
+        return known[digest], ""
     try:
         clean = engine.deidentify_file(raw, digest)
         _written(target / _partial(digest), clean.pieces)
-        return clean.outcome
+        return clean.outcome, walk.seal(clean.origin)
     except Refusal as refusal:
-        return engine.refused(digest, refusal.reason, refusal.detail)
+        return engine.refused(digest, refusal.reason, refusal.detail), ""
     except MemoryError:
-        return engine.refused(digest, Reason.UNREADABLE_PIXELS, "too large for memory")
+        return engine.refused(digest, Reason.UNREADABLE_PIXELS, "too large for memory"), ""
 
 
 def _written(path: Path, pieces: list[container.Buffer]) -> None:

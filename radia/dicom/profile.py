@@ -99,10 +99,38 @@ def keep_list() -> dict[int, str]:
     return {int(row["tag"], 16): row["check"] for row in csv.DictReader(_read("keep.csv").splitlines())}
 
 
+@dataclass(frozen=True)
+class ContentItem:
+    """One concept of table E.3.4-1."""
+
+    basic: str
+    options: dict[str, str]
+
+
+@cache
+def content_items() -> dict[tuple[str, str], ContentItem]:
+    """Table E.3.4-1 (Clean Structured Content): what becomes of a content item, by its concept's code and scheme."""
+    return {
+        (row["code"], row["scheme"]): ContentItem(row["basic"], {o: row[o] for o in OPTIONS if row.get(o)})
+        for row in csv.DictReader(_read("ps3_15_table_e3_4_1.csv").splitlines())
+    }
+
+
+@cache
+def safe_private() -> frozenset[tuple[str, int, int]]:
+    """Private attributes known to be safe: creator, group, the last byte of the element."""
+    return frozenset(
+        (row["creator"], int(row["group"], 16), int(element, 16))
+        for row in csv.DictReader(_read("safe_private.csv").splitlines())
+        for element in row["elements"].split()
+    )
+
+
 @cache
 def table_sha256() -> str:
     """The digest of all rules: both tables of the standard, the keep-list and the vocabulary."""
-    names = ("ps3_15_table_e1_1.csv", "ps3_15_table_e3_4_1.csv", "keep.csv", "vocabulary.txt", "markers.txt")
+    tables = ("ps3_15_table_e1_1.csv", "ps3_15_table_e3_4_1.csv", "keep.csv", "safe_private.csv")
+    names = (*tables, "vocabulary.txt", "markers.txt")
     return hashlib.sha256("\0".join(_read(name) for name in names).encode()).hexdigest()
 
 
@@ -144,6 +172,13 @@ class Profile:
                 if tag & 0xFF00FFFF == pattern or (name == "50xxxxxx" and tag & 0xFF000000 == pattern):
                     return self._repeating[name]
         return _GONE
+
+    def content_action(self, code: str, scheme: str) -> Action | None:
+        """What to do with a content item of structured content; None where table E.3.4-1 does not know the concept."""
+        item = content_items().get((code, scheme))
+        if item is None:
+            return None
+        return resolve(Row("", "", item.basic, item.options), self.options)
 
     def digest(self) -> str:
         """Tells one way of cleaning from another: rules and options."""

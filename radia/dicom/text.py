@@ -75,7 +75,6 @@ class Identifiers:
     def __init__(self, tokens: Iterable[str], short: Iterable[str] = ()) -> None:
         self.tokens = frozenset(tokens)
         self.short = frozenset(short)
-        forms = {plain(token) for token in self.tokens}
         self._forms = tuple({plain(token) for token in self.tokens})
         self._needles: tuple[bytes, ...] = ()
 
