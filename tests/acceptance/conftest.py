@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from radia.settings import quiet_dependencies
+from radia.settings import Settings, quiet_dependencies
 
 quiet_dependencies()
 
@@ -55,7 +55,8 @@ def site(hospital: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[E
 
 
 def prepare(data: Path) -> None:
-    (data / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    settings = Settings.model_validate(PARAMS).model_dump(mode="json")
+    (data / "params.yaml").write_text(yaml.safe_dump(settings))
 
 
 class working_in:  # noqa: N801
