@@ -37,6 +37,7 @@ PREVALENCE_SPREAD = (0.5, 0.8)
 SLOPE_SPREAD = (0.25, 0.5)
 EFFECT_OF_PRESENT = 0.5
 EFFECT_SPREAD = (1.0, 0.5)
+EXTRA_SPREAD = (0.5, 0.3)
 _LOG_SLOPE = (-2.5, 3.2)
 _LOGIT_PREVALENCE = (-9.0, 9.0)
 
@@ -65,8 +66,11 @@ def normal_scores(scores: FloatArray) -> FloatArray:
     return normal
 
 
-def evidence(scores: FloatArray, given: FloatArray) -> Evidence:
-    """What model scores [n, f] and given labels [n, f] (1, 0, -1, NaN for blank) say before anyone reads."""
+def evidence(scores: FloatArray, given: FloatArray, *, extra: FloatArray | None = None) -> Evidence:
+    """What model scores [n, f] and given labels [n, f] (1, 0, -1, NaN for blank) say before anyone reads.
+
+    extra: [n, f, e], more covariates whose effects the reads must show (prior centre 0).
+    """
     from scipy.special import logit
 
     z = normal_scores(scores)
@@ -79,11 +83,16 @@ def evidence(scores: FloatArray, given: FloatArray) -> Evidence:
         kinds.append(given == ABSENT)
         effects.append(-0.5 * EFFECT_OF_PRESENT)
     states = np.stack(kinds, axis=2).astype(np.float64)
+    spreads = [EFFECT_SPREAD] * len(effects)
+    if extra is not None:
+        states = np.concatenate([states, extra], axis=2)
+        effects += [0.0] * extra.shape[2]
+        spreads += [EXTRA_SPREAD] * extra.shape[2]
     states -= states.mean(axis=0)
     prevalence = (soft.sum(axis=0) + 0.5) / (len(soft) + 1)
     slope = (np.maximum(slope_of_given(z, soft), 0.0) ** 6 + SLOPE**6) ** (1 / 6)
     center = np.column_stack([logit(prevalence), np.log(slope), np.tile(effects, (z.shape[1], 1))])
-    spread = np.array([PREVALENCE_SPREAD, SLOPE_SPREAD, *[EFFECT_SPREAD] * len(effects)])
+    spread = np.array([PREVALENCE_SPREAD, SLOPE_SPREAD, *spreads])
     return Evidence(z, states, center, spread[:, 0], spread[:, 1])
 
 

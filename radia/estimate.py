@@ -1,0 +1,544 @@
+"""Metrics of a model when labels are noisy and only a few studies were read again: values, limits, what they rest on.
+
+The number estimated is the metric that these studies would give if every one had been read. Four estimators:
+
+- *imputation*: radia/posterior.py draws the truth of every unread study from scores, given labels and reads, pooled
+  over findings; the metric of each draw is one draw of the metric (multiple imputation, Rubin 1987).
+- *doubly robust*: the imputed probabilities, cross-fitted, corrected by the reads' residuals weighted by 1 / sampling
+  probability (Robins, Rotnitzky & Zhao 1994; as prediction-powered inference, Angelopoulos et al. 2023). Unbiased
+  whatever the noise, but wide.
+- *reads only*: the metric of the reads with weights 1 / sampling probability (Hájek 1971).
+- *labels alone*: the given labels taken for true. Never reported as the value; shown to say what they would have told.
+
+Rule, per finding: imputation, drawn towards the doubly robust estimate as far as the two contradict each other by more
+than chance explains (`_agreement`). Reads must be a sample with known probabilities; BiasedReads is raised otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from radia.errors import BadLabelValue, BiasedReads, LabelError, UnmatchedIds
+from radia.findings import PRESENT, UNCERTAIN
+from radia.metrics import METRICS, NAMED_SETS, calibration_bin, counted_metrics
+from radia.posterior import Evidence, draw, evidence, normal_scores, probability
+from radia.tables import by_id, common_findings, label_values, read_table, rows_for, score_values
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+ESTIMATED = (*METRICS, "prevalence")
+NEED_PROBABILITIES = ("brier", "ece")
+CELLS = 8_000_000
+"""Drawn labels held at once; more draws or studies are made in parts."""
+
+
+@dataclass(frozen=True)
+class NoisySet:
+    """One model's scores on studies of which few were read.
+
+    scores [n, f]; decisions [n, f]; given [n, f] of 1, 0, -1, NaN; truth [n, f] of 1, 0, NaN where unread; sampling
+    [n], the probability with which a read study was chosen; readers [n], how many readers stand behind a read.
+    """
+
+    findings: tuple[str, ...]
+    scores: FloatArray
+    decisions: BoolArray
+    given: FloatArray
+    truth: FloatArray
+    sampling: FloatArray
+    readers: FloatArray
+    ranks_only: bool = False
+    set_aside: int = 0
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The studies with at least one read finding."""
+        return np.flatnonzero((~np.isnan(self.truth)).any(axis=1))
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Draws [m, f] of each metric, and the name of what they rest on per finding."""
+
+    noisy: NoisySet
+    draws: Mapping[str, FloatArray]
+    parts: Mapping[str, Mapping[str, FloatArray]]
+    """Estimator -> metric -> [f]: the single estimators' values, for comparison."""
+    weight: FloatArray
+    """[f]: how far the doubly robust estimate was followed, 0 to 1."""
+
+
+def estimate(noisy: NoisySet, *, seed: int = 0, draws: int = 400, others: Sequence[FloatArray] = ()) -> Estimates:
+    """Draws of every metric of every finding. others: scores [n, f] of more models that help to tell the truth.
+
+    Raises BiasedReads where a read has no sampling probability, LabelError where nothing was read.
+    """
+    rows = noisy.rows
+    if not len(rows):
+        raise LabelError("no study was read: nothing can be said beyond what the given labels say")
+    if not (noisy.sampling[rows] > 0).all():
+        raise BiasedReads(
+            f"{int((~(noisy.sampling[rows] > 0)).sum())} of {len(rows)} reads have no sampling probability: they were "
+            "chosen by a model or by hand, and would make the estimate better or worse than it is; use reads from the "
+            "evaluation queue (radia reads choose)"
+        )
+    chance = np.random.default_rng(seed)
+    known = _known(noisy, others)
+    parameters = draw(known, rows, noisy.truth[rows], draws=draws, sweeps=4, chance=chance)
+    imputed = {metric: np.empty((draws, len(noisy.findings))) for metric in ESTIMATED}
+    for f in range(len(noisy.findings)):
+        for metric, values in _imputed(noisy, known, parameters, f, chance).items():
+            imputed[metric][:, f] = values
+    robust, spread = _doubly_robust(noisy, known, chance)
+    weight = _agreement(imputed, robust, spread)
+    combined = {metric: _drawn_towards(imputed[metric], robust[metric], weight) for metric in ESTIMATED}
+    parts = {
+        "imputation": {metric: np.nanmedian(imputed[metric], axis=0) for metric in ESTIMATED},
+        "doubly robust": robust,
+        "reads only": _by_finding(noisy, _reads_only),
+        "labels alone": _by_finding(noisy, _labels_alone),
+    }
+    return Estimates(noisy, combined, parts, weight)
+
+
+# --- metrics of many labellings at once -----------------------------------------------------------------------------
+
+
+def mass_metrics(
+    present: FloatArray, absent: FloatArray, score: FloatArray, decision: BoolArray
+) -> dict[str, FloatArray]:
+    """Every metric of m labellings of n studies at once, each [m].
+
+    present, absent: [m, n], how much of each study counts as positive and as negative (0 and 1 for labels, fractions
+    for soft ones, weights for samples; a correction may make them negative). A study is not compared with itself.
+    """
+    order = np.argsort(-score, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
+    hits = np.cumsum(present[:, order], axis=1)[:, ends]
+    false = np.cumsum(absent[:, order], axis=1)[:, ends]
+    positives, negatives = hits[:, -1], false[:, -1]
+    steps, wrong = np.diff(hits, axis=1, prepend=0.0), np.diff(false, axis=1, prepend=0.0)
+    itself = np.einsum("mn,mn->m", present, absent)
+    counts = np.empty((len(present), 4))
+    counts[:, 0], counts[:, 1] = present @ decision, absent @ decision
+    counts[:, 2], counts[:, 3] = positives - counts[:, 0], negatives - counts[:, 1]
+    total = positives + negatives
+    bins = np.zeros((len(score), 10))
+    bins[np.arange(len(score)), calibration_bin(score.clip(0, 1))] = 1.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        above = (steps * (negatives[:, None] - false + 0.5 * wrong)).sum(axis=1) - 0.5 * itself
+        values = {
+            "auroc": above / (positives * negatives - itself),
+            "auprc": (steps * np.nan_to_num(hits / (hits + false))).sum(axis=1) / positives,
+            **counted_metrics(counts),
+            "brier": (present @ (1 - score) ** 2 + absent @ score**2) / total,
+            "ece": np.abs((absent * score + present * (score - 1)) @ bins).sum(axis=1) / total,
+            "prevalence": positives / total,
+        }
+    return {metric: np.where(np.isfinite(found), found, np.nan) for metric, found in values.items()}
+
+
+# --- the estimators -------------------------------------------------------------------------------------------------
+
+
+def _known(noisy: NoisySet, others: Sequence[FloatArray]) -> Evidence:
+    if not others:
+        return evidence(noisy.scores, noisy.given)
+    z = normal_scores(noisy.scores)
+    peers = np.mean([normal_scores(score) for score in others], axis=0)
+    return evidence(noisy.scores, noisy.given, extra=(peers - z)[..., None])
+
+
+def _imputed(
+    noisy: NoisySet, known: Evidence, parameters: FloatArray, f: int, chance: np.random.Generator
+) -> dict[str, FloatArray]:
+    at = slice(f, f + 1)
+    read = ~np.isnan(noisy.truth[:, f])
+    parts = []
+    for some in np.array_split(parameters, max(1, parameters.shape[0] * len(read) // CELLS)):
+        present = probability(some[:, at], known.z[:, at], known.states[:, at])[..., 0]
+        labels = (chance.random(present.shape) < present).astype(np.float64)
+        labels[:, read] = noisy.truth[read, f]
+        parts.append(mass_metrics(labels, 1 - labels, noisy.scores[:, f], noisy.decisions[:, f]))
+    return {metric: np.concatenate([part[metric] for part in parts]) for metric in ESTIMATED}
+
+
+def _doubly_robust(
+    noisy: NoisySet, known: Evidence, chance: np.random.Generator, *, folds: int = 5, replicates: int = 60
+) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+    """Values and standard errors, metric -> [f]; the errors from a bootstrap of the reads' residuals."""
+    present, rows = _cross_fitted(noisy, known, chance, folds), noisy.rows
+    values = {metric: np.full(len(noisy.findings), np.nan) for metric in ESTIMATED}
+    spread = {metric: np.full(len(noisy.findings), np.nan) for metric in ESTIMATED}
+    for f in range(len(noisy.findings)):
+        read = rows[~np.isnan(noisy.truth[rows, f])]
+        if len(read) < 2:
+            continue
+        weight = 1 / noisy.sampling[read]
+        times = np.vstack(
+            [np.ones(len(read)), chance.multinomial(len(read), np.full(len(read), 1 / len(read)), replicates)]
+        )
+        times *= weight
+        times *= len(present) / times.sum(axis=1, keepdims=True)
+        soft = np.tile(present[:, f], (replicates + 1, 1))
+        soft[:, read] += times * (noisy.truth[read, f] - present[read, f])
+        found = mass_metrics(soft, 1 - soft, noisy.scores[:, f], noisy.decisions[:, f])
+        left = np.sqrt(max(0.0, 1 - len(read) / len(present)))
+        for metric in ESTIMATED:
+            bounds = (-1.0, 1.0) if metric == "mcc" else (0.0, 1.0)
+            values[metric][f] = np.clip(found[metric][0], *bounds)
+            spread[metric][f] = left * np.nanstd(np.clip(found[metric][1:], *bounds))
+    return values, spread
+
+
+def _cross_fitted(noisy: NoisySet, known: Evidence, chance: np.random.Generator, folds: int) -> FloatArray:
+    """P(present) [n, f]; that of a read study comes from a model that did not see its read."""
+    rows = chance.permutation(noisy.rows)
+    total = np.zeros(noisy.scores.shape)
+    own = np.zeros(noisy.scores.shape)
+    parts = np.array_split(rows, min(folds, len(rows)))
+    for part in parts:
+        rest = np.setdiff1d(rows, part)
+        parameters = draw(known, rest, noisy.truth[rest], draws=20, sweeps=0, chance=chance)
+        present = np.mean([probability(some[None], known.z, known.states)[0] for some in parameters], axis=0)
+        total += present / len(parts)
+        own[part] = present[part]
+    total[rows] = own[rows]
+    return total
+
+
+def _agreement(
+    imputed: Mapping[str, FloatArray], robust: Mapping[str, FloatArray], spread: Mapping[str, FloatArray]
+) -> FloatArray:
+    """[f], 0 where the doubly robust estimate agrees with imputation, towards 1 where it cannot."""
+    weights = []
+    for metric in ("auroc", "f1", "prevalence"):
+        gap = np.square(robust[metric] - np.nanmedian(imputed[metric], axis=0))
+        noise = np.square(spread[metric]) + np.nanvar(imputed[metric], axis=0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            weights.append(np.nan_to_num(np.maximum(0.0, gap - 4 * noise) / gap))
+    return np.asarray(np.max(weights, axis=0))
+
+
+def _drawn_towards(imputed: FloatArray, robust: FloatArray, weight: FloatArray) -> FloatArray:
+    return np.asarray(imputed + np.nan_to_num(weight * (robust - np.nanmedian(imputed, axis=0))))
+
+
+def _reads_only(noisy: NoisySet, f: int) -> dict[str, FloatArray]:
+    truth = noisy.truth[:, f]
+    weight = np.where(np.isnan(truth), 0.0, 1 / np.where(noisy.sampling > 0, noisy.sampling, np.inf))
+    present = weight * np.nan_to_num(truth)
+    return mass_metrics(present[None], (weight - present)[None], noisy.scores[:, f], noisy.decisions[:, f])
+
+
+def _labels_alone(noisy: NoisySet, f: int) -> dict[str, FloatArray]:
+    present = (noisy.given[:, f] == PRESENT).astype(np.float64)
+    certain = (noisy.given[:, f] != UNCERTAIN).astype(np.float64)
+    return mass_metrics(
+        (present * certain)[None], ((1 - present) * certain)[None], noisy.scores[:, f], noisy.decisions[:, f]
+    )
+
+
+def _by_finding(noisy: NoisySet, one: Any) -> dict[str, FloatArray]:
+    found = [one(noisy, f) for f in range(len(noisy.findings))]
+    return {metric: np.array([values[metric][0] for values in found]) for metric in ESTIMATED}
+
+
+# --- what is reported -----------------------------------------------------------------------------------------------
+
+
+def estimate_files(
+    *,
+    noisy: Path,
+    reads: Path,
+    probs: Path,
+    thresholds: Path | None = None,
+    others: Sequence[Path] = (),
+    ranks_only: bool = False,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The JSON of `radia evaluate --noisy` (DESIGN.md, Contracts). Findings are the columns common to the files.
+
+    reads: id, true labels, and `sampling_probability` unless they are a simple random sample. `readers` (a number) and
+    `model_visible` (1 where the reader saw the model's answer; such reads are set aside) may stand there too.
+    others: scores of further models, which help to tell the truth. Raises LabelError and its kinds.
+    """
+    limits: Mapping[str, float] = {}
+    if thresholds is not None:
+        from radia.evaluate.files import read_thresholds
+
+        limits = read_thresholds(thresholds, known=tuple(read_table(probs).columns))
+    given, scores = read_table(noisy), read_table(probs)
+    studies = noisy_set(given, scores, read_table(reads), thresholds=limits, ranks_only=ranks_only)
+    more = [
+        score_values(rows_for(read_table(path), given.index, name=path.name), studies.findings, name=path.name)
+        for path in others
+    ]
+    return table(estimate(studies, seed=seed, others=more))
+
+
+def noisy_set(
+    given: pd.DataFrame,
+    scores: pd.DataFrame,
+    reads: pd.DataFrame,
+    *,
+    thresholds: Mapping[str, float] | None = None,
+    ranks_only: bool = False,
+) -> NoisySet:
+    """Tables, each indexed by id or with a column `id`, lined up. Raises BadLabelValue, UnmatchedIds, BiasedReads."""
+    labels, chances, read = by_id(given, name="labels"), by_id(scores, name="probabilities"), by_id(reads, name="reads")
+    findings = common_findings(labels, chances, read)
+    unknown = int((~read.index.isin(labels.index)).sum())
+    if unknown:
+        raise UnmatchedIds(f"reads: {unknown} of {len(read)} ids have no label")
+    blind = ~_flag(read, "model_visible")
+    seen = read[blind]
+    at = np.asarray(labels.index.get_indexer(seen.index), dtype=np.intp)
+    found = label_values(seen, findings, name="reads")
+    truth = np.full((len(labels), len(findings)), np.nan)
+    truth[at] = np.where(found == UNCERTAIN, np.nan, found)
+    values = score_values(
+        rows_for(chances, labels.index, name="probabilities"), findings, name="probabilities", ranks_only=ranks_only
+    )
+    limits = np.array([(thresholds or {}).get(finding, 0.5) for finding in findings])
+    return NoisySet(
+        findings=findings,
+        scores=values,
+        decisions=values >= limits,
+        given=label_values(labels, findings, name="labels"),
+        truth=truth,
+        sampling=_spread_over(len(labels), at, _sampling(seen, len(labels))),
+        readers=_spread_over(len(labels), at, _readers(seen)),
+        ranks_only=ranks_only,
+        set_aside=int((~blind).sum()),
+    )
+
+
+def table(estimates: Estimates) -> dict[str, Any]:
+    """The JSON: the metrics of DESIGN.md, and beside them what each finding's numbers rest on."""
+    noisy = estimates.noisy
+    findings = {finding: _finding_json(estimates, f) for f, finding in enumerate(noisy.findings)}
+    sets = {"all": noisy.findings, **NAMED_SETS}
+    return {
+        "n": len(noisy.scores),
+        "findings": findings,
+        "means": {name: _means_json(estimates, members) for name, members in sets.items()},
+        "reads": {
+            "n": len(noisy.rows),
+            "readers": _reader_counts(noisy),
+            "seen_with_model_output_and_left_out": noisy.set_aside,
+        },
+    }
+
+
+def difference(
+    noisy: NoisySet, scores: FloatArray, decisions: BoolArray, *, seed: int = 0, draws: int = 400
+) -> dict[str, Any]:
+    """Second model minus the first (`noisy`) on the same drawn truths: findings and means, each value, low, high, p.
+
+    scores, decisions: [n, f] of the second model. `p` is twice the smaller posterior tail.
+    """
+    rows = noisy.rows
+    if not len(rows) or not (noisy.sampling[rows] > 0).all():
+        raise BiasedReads("a comparison needs reads with known sampling probabilities")
+    chance = np.random.default_rng(seed)
+    both = (normal_scores(noisy.scores) + normal_scores(scores)) / 2
+    known = evidence(both, noisy.given, extra=(normal_scores(noisy.scores) - both)[..., None])
+    parameters = draw(known, rows, noisy.truth[rows], draws=draws, sweeps=4, chance=chance)
+    gaps = {metric: np.empty((draws, len(noisy.findings))) for metric in METRICS}
+    for f in range(len(noisy.findings)):
+        state = chance.bit_generator.state
+        first = _imputed(noisy, known, parameters, f, chance)
+        chance.bit_generator.state = state
+        second = _imputed(_with_model(noisy, scores, decisions), known, parameters, f, chance)
+        for metric in METRICS:
+            gaps[metric][:, f] = second[metric] - first[metric]
+    sets = {"all": noisy.findings, **NAMED_SETS}
+    return {
+        "findings": {
+            finding: {metric: _gap_json(gaps[metric][:, f]) for metric in METRICS}
+            for f, finding in enumerate(noisy.findings)
+        },
+        "means": {
+            name: {metric: _gap_json(_mean_draws(noisy, gaps[metric], members)[0]) for metric in METRICS}
+            for name, members in sets.items()
+        },
+    }
+
+
+def noise_rates(noisy: NoisySet, *, seed: int = 0, draws: int = 400) -> dict[str, dict[str, Any]]:
+    """Per finding, how often a given label is wrong: all, missed (given absent, truly present) and invented.
+
+    Each has value, low, high; `confusion` counts the reads by given label and truth.
+    """
+    rows, chance = noisy.rows, np.random.default_rng(seed)
+    known = evidence(noisy.scores, noisy.given)
+    parameters = draw(known, rows, noisy.truth[rows], draws=draws, sweeps=4, chance=chance)
+    rates = {}
+    for f, finding in enumerate(noisy.findings):
+        present = probability(parameters[:, f : f + 1], known.z[:, f : f + 1], known.states[:, f : f + 1])[..., 0]
+        labels = chance.random(present.shape) < present
+        read = ~np.isnan(noisy.truth[:, f])
+        labels[:, read] = noisy.truth[read, f] > 0
+        given, sure = noisy.given[:, f] == PRESENT, noisy.given[:, f] != UNCERTAIN
+        clear = sure & ~given
+        rates[finding] = {
+            "wrong": _limits_json((labels != given)[:, sure].mean(axis=1)),
+            "missed": _limits_json((labels & clear).sum(axis=1) / np.maximum(labels[:, sure].sum(axis=1), 1)),
+            "invented": _limits_json((~labels & given).sum(axis=1) / max(int(given.sum()), 1)),
+            "confusion": _confusion(noisy.given[read, f], noisy.truth[read, f]),
+        }
+    return rates
+
+
+def _finding_json(estimates: Estimates, f: int) -> dict[str, Any]:
+    noisy = estimates.noisy
+    read = ~np.isnan(noisy.truth[:, f])
+    positives = int(np.nansum(noisy.truth[:, f]))
+    why = None if positives else "no positive among the reads: rests on the scores and on the other findings' reads"
+    entry: dict[str, Any] = {
+        "n": len(noisy.scores),
+        "positives": round(float(np.median(estimates.draws["prevalence"][:, f])) * len(noisy.scores)),
+    }
+    for metric in ESTIMATED:
+        if noisy.ranks_only and metric in NEED_PROBABILITIES:
+            entry[metric] = {"value": None, "low": None, "high": None, "why": "the scores are only ranks"}
+            continue
+        entry[metric] = _limits_json(estimates.draws[metric][:, f], why)
+    weight = float(estimates.weight[f])
+    entry |= {
+        "reads": int(read.sum()),
+        "read_positives": positives,
+        "estimator": "imputation" if weight == 0 else f"imputation, {weight:.0%} of the way to doubly robust",
+        "estimators": {
+            name: {metric: _number(values[metric][f]) for metric in ("auroc", "f1", "prevalence")}
+            for name, values in estimates.parts.items()
+        },
+    }
+    return {**entry, "support": _sentence(estimates, f, entry)}
+
+
+def _sentence(estimates: Estimates, f: int, entry: Mapping[str, Any]) -> str:
+    noisy, auroc = estimates.noisy, entry["auroc"]
+    if auroc["value"] is None:
+        return f"AUROC unknown: {entry['reads']} of {len(noisy.scores)} re-read"
+    readers = noisy.readers[~np.isnan(noisy.truth[:, f])]
+    known = readers[~np.isnan(readers)]
+    by = "" if not len(known) else f" by {int(known.min())} reader{'s' if known.min() > 1 else ''} or more"
+    alone = estimates.parts["labels alone"]["auroc"][f]
+    told = "" if np.isnan(alone) else f"; the given labels alone would have said {alone:.2f}"
+    return (
+        f"AUROC {auroc['value']:.2f} ({auroc['low']:.2f} to {auroc['high']:.2f}): "
+        f"{entry['reads']} of {len(noisy.scores)} re-read{by}{told}"
+    )
+
+
+def _means_json(estimates: Estimates, members: Sequence[str]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for metric in ESTIMATED:
+        if estimates.noisy.ranks_only and metric in NEED_PROBABILITIES:
+            result[metric] = {"value": None, "low": None, "high": None, "why": "the scores are only ranks", "over": 0}
+            continue
+        draws, over = _mean_draws(estimates.noisy, estimates.draws[metric], members)
+        result[metric] = {**_limits_json(draws, None if over else "none of these findings is here"), "over": over}
+    return result
+
+
+def _mean_draws(noisy: NoisySet, draws: FloatArray, members: Sequence[str]) -> tuple[FloatArray, int]:
+    """Draws [m] of the mean over these findings, as far as they are here and exist; and how many they are."""
+    kept = [f for f, name in enumerate(noisy.findings) if name in members and np.isfinite(draws[:, f]).any()]
+    if not kept:
+        return np.full(len(draws), np.nan), 0
+    filled = np.where(np.isfinite(draws[:, kept]), draws[:, kept], np.nanmedian(draws[:, kept], axis=0))
+    return np.asarray(filled.mean(axis=1)), len(kept)
+
+
+def _limits_json(draws: FloatArray, why: str | None = None) -> dict[str, Any]:
+    """Median and 95% limits of draws; null where the metric does not exist."""
+    known = draws[np.isfinite(draws)]
+    if len(known) < 0.5 * len(draws):
+        return {"value": None, "low": None, "high": None, "why": why or "it does not exist: one class, or no decision"}
+    low, middle, high = np.quantile(known, [0.025, 0.5, 0.975])
+    entry = {"value": float(middle), "low": float(low), "high": float(high)}
+    return entry if why is None else {**entry, "why": why}
+
+
+def _gap_json(draws: FloatArray) -> dict[str, Any]:
+    known = draws[np.isfinite(draws)]
+    tail = min(float((known > 0).mean()), float((known < 0).mean())) if len(known) else 1.0
+    return {**_limits_json(draws), "p": min(1.0, 2 * tail + 1 / (len(known) + 1)) if len(known) else None}
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _confusion(given: FloatArray, truth: FloatArray) -> dict[str, dict[str, int]]:
+    kinds = {
+        "present": given == PRESENT,
+        "absent": given == 0.0,
+        "uncertain": given == UNCERTAIN,
+        "blank": np.isnan(given),
+    }
+    return {
+        name: {"present": int((truth[of] == 1).sum()), "absent": int((truth[of] == 0).sum())}
+        for name, of in kinds.items()
+        if of.any()
+    }
+
+
+def _with_model(noisy: NoisySet, scores: FloatArray, decisions: BoolArray) -> NoisySet:
+    from dataclasses import replace
+
+    return replace(noisy, scores=scores, decisions=decisions)
+
+
+def _sampling(reads: pd.DataFrame, studies: int) -> FloatArray:
+    """Sampling probabilities [r]; without a column, the reads are taken for a simple random sample.
+
+    Raises BiasedReads where the reads' queue says otherwise, or a probability is missing; BadLabelValue outside (0, 1].
+    """
+    if "queue" in reads.columns and (reads["queue"].astype(str) != "evaluation").any():
+        raise BiasedReads("reads of other queues than 'evaluation' were chosen by a model: leave them out of estimates")
+    if "sampling_probability" not in reads.columns:
+        return np.full(len(reads), len(reads) / studies)
+    values = pd.to_numeric(reads["sampling_probability"], errors="coerce").to_numpy(dtype=np.float64)
+    if np.isnan(values).any():
+        missing = f"{int(np.isnan(values).sum())} of {len(values)} reads"
+        raise BiasedReads(f"{missing} have no sampling_probability: they cannot be weighted")
+    if ((values <= 0) | (values > 1)).any():
+        raise BadLabelValue("reads: sampling_probability must lie above 0 and not above 1")
+    return values
+
+
+def _readers(reads: pd.DataFrame) -> FloatArray:
+    if "readers" not in reads.columns:
+        return np.full(len(reads), np.nan)
+    return pd.to_numeric(reads["readers"], errors="coerce").to_numpy(dtype=np.float64)
+
+
+def _reader_counts(noisy: NoisySet) -> dict[str, int]:
+    """How many studies were read by how many readers."""
+    counts = noisy.readers[noisy.rows]
+    known = counts[~np.isnan(counts)].astype(int)
+    return {str(number): int((known == number).sum()) for number in np.unique(known)}
+
+
+def _flag(reads: pd.DataFrame, column: str) -> BoolArray:
+    if column not in reads.columns:
+        return np.zeros(len(reads), dtype=bool)
+    return pd.to_numeric(reads[column], errors="coerce").fillna(0).to_numpy(dtype=np.float64) > 0
+
+
+def _spread_over(studies: int, at: NDArray[np.intp], values: FloatArray) -> FloatArray:
+    whole = np.full(studies, np.nan)
+    whole[at] = values
+    return whole
