@@ -84,6 +84,7 @@ def resolve(
     backbone: str = "densenet121",
     findings: tuple[str, ...] = FINDINGS,
     side: int | None = None,
+    pooling: str = "average",
     seed: int = 0,
     cache: Path | None = None,
     download: bool = False,
@@ -91,14 +92,14 @@ def resolve(
 ) -> Base:
     """The base that `name` stands for (see above).
 
-    backbone, side, seed: for bases that do not say so themselves; seed also for heads of findings that the base does
-    not know, which the checkpoint's `initialised` names. cache: where files from outside are kept, by default
+    backbone, side, pooling, seed: for bases that do not say so themselves; seed also for heads of findings that the
+    base does not know, which the checkpoint's `initialised` names. cache: where files from outside are kept, by default
     ~/.cache/radia. download: whether one that is not there may be fetched; progress then gets bytes done and in all.
     Raises CheckpointError.
     """
     if name == RANDOM:
         preprocessing = Preprocessing(side or BACKBONES[backbone].side) if backbone in BACKBONES else None
-        model = build(backbone, findings, preprocessing=preprocessing, seed=seed)
+        model = build(backbone, findings, preprocessing=preprocessing, pooling=pooling, seed=seed)
         return Base(model, describe(model, source=RANDOM, initialised=findings))
     if name in SOURCES:
         folder = cache or Path.home() / ".cache" / "radia"

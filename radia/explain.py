@@ -3,6 +3,7 @@
 Grad-CAM (Selvaraju et al., ICCV 2017) weighs each map of features by the mean gradient of the logit over it. This
 model's head is linear over average-pooled maps, so that gradient is the head's own weight divided by the number of
 cells, and all findings' maps come from one forward pass: relu(sum_c w_kc A_c), equal to Grad-CAM up to that number.
+With PCAM pooling the gradient is the head's weight times one number an image and finding, known in closed form.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from radia.predict import as_tensor, evaluating
 class GradCam(NamedTuple):
     """logits: [n, findings]. maps: [n, findings, h, w], ≥ 0, in units of the logit.
 
-    Before the ReLU, a map's mean plus the head's bias is the logit: a cell's value is what it speaks for the finding.
+    With average pooling and before the ReLU, a map's mean plus the head's bias is the logit: a cell's value is what it
+    speaks for the finding.
     """
 
     logits: NDArray[np.float32]
@@ -34,9 +36,21 @@ def grad_cam(model: ChestModel, pixels: NDArray[np.uint8] | Tensor) -> GradCam:
     device = next(model.parameters()).device
     with torch.inference_mode(), evaluating(model):
         features = model.features(to_input(as_tensor(pixels, device), model.preprocessing))
-        logits = model.head(features.mean(dim=(2, 3)))
-        maps = torch.einsum("fc,nchw->nfhw", model.head.weight, features).relu()
-    return GradCam(logits.cpu().numpy(), maps.cpu().numpy())
+        logits = model.judge(features)
+        maps = torch.einsum("fc,nchw->nfhw", model.head.weight, features)
+        if model.pooling == "pcam":
+            maps = maps * _pcam_gradient(maps + model.head.bias.view(1, -1, 1, 1), logits)
+        return GradCam(logits.cpu().numpy(), maps.relu().cpu().numpy())
+
+
+def _pcam_gradient(maps: Tensor, logits: Tensor) -> Tensor:
+    """The logit's derivative by the head's map, summed over the map, [n, findings, 1, 1]; 1 for average pooling.
+
+    PCAM's logit is sum(p m) / sum(p) with p = sigmoid(m), so the derivative is (p + p (1 - p) (m - logit)) / sum(p).
+    """
+    p = torch.sigmoid(maps)
+    beyond = (p * (1 - p) * (maps - logits[:, :, None, None])).sum((2, 3), keepdim=True)
+    return 1 + beyond / p.sum((2, 3), keepdim=True)
 
 
 def upsampled(maps: NDArray[np.float32], side: int) -> NDArray[np.float32]:

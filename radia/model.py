@@ -28,6 +28,7 @@ from radia.workspace import written_whole
 
 Backbone = Literal["densenet121", "densenet-slim", "convnext-tiny"]
 
+POOLINGS = ("average", "pcam")
 WEIGHTS_FILE, META_FILE = "model.safetensors", "model.json"
 FORMAT = 1
 
@@ -94,14 +95,25 @@ def _grid(affine: Tensor, side: int) -> Tensor:
 
 
 class ChestModel(nn.Module):
-    """One gray radiograph in, one logit a finding out. The head is linear over average-pooled maps of features."""
+    """One gray radiograph in, one logit a finding out. The head is linear over pooled maps of features.
+
+    pooling: `average` over the image, or `pcam`, where each finding's own probability map weighs the places (Ye et
+    al. 2020).
+    """
 
     temperature: Tensor
 
     def __init__(
-        self, backbone: str, trunk: nn.Module, channels: int, findings: tuple[str, ...], preprocessing: Preprocessing
+        self,
+        backbone: str,
+        trunk: nn.Module,
+        channels: int,
+        findings: tuple[str, ...],
+        preprocessing: Preprocessing,
+        pooling: str = "average",
     ) -> None:
         super().__init__()
+        self.pooling = pooling
         self.backbone = backbone
         self.findings = findings
         self.preprocessing = preprocessing
@@ -119,8 +131,17 @@ class ChestModel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [n, findings], before calibration."""
-        logits: Tensor = self.head(self.pooled(x))
-        return logits
+        return self.judge(self.features(x))
+
+    def judge(self, features: Tensor) -> Tensor:
+        """Logits [n, findings] of maps of features [n, channels, h, w]."""
+        if self.pooling == "average":
+            average: Tensor = self.head(features.mean(dim=(2, 3)))
+            return average
+        # a linear head and weights that sum to one change places: pool the head's map instead of the features
+        maps = torch.einsum("fc,nchw->nfhw", self.head.weight, features) + self.head.bias.view(1, -1, 1, 1)
+        attention = torch.sigmoid(maps)
+        return (attention * maps).sum((2, 3)) / attention.sum((2, 3))
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Calibrated probabilities in 0..1, float32, of the same shape as the logits."""
@@ -132,16 +153,23 @@ def build(
     findings: tuple[str, ...] = FINDINGS,
     *,
     preprocessing: Preprocessing | None = None,
+    pooling: str = "average",
     seed: int = 0,
 ) -> ChestModel:
-    """A model with random weights; the same seed gives the same weights. Raises CheckpointError for other backbones."""
+    """A model with random weights; the same seed gives the same weights.
+
+    Raises CheckpointError for a backbone or a pooling that is not known.
+    """
+    if pooling not in POOLINGS:
+        raise CheckpointError(f"unknown pooling {pooling!r}; expected one of: {', '.join(POOLINGS)}")
     if backbone not in BACKBONES:
         raise CheckpointError(f"unknown backbone {backbone!r}; expected one of: {', '.join(BACKBONES)}")
     architecture = BACKBONES[backbone]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         trunk, channels = architecture.trunk()
-        return ChestModel(backbone, trunk, channels, findings, preprocessing or Preprocessing(architecture.side))
+        how = preprocessing or Preprocessing(architecture.side)
+        return ChestModel(backbone, trunk, channels, findings, how, pooling)
 
 
 @dataclass(frozen=True)
@@ -197,6 +225,7 @@ class Checkpoint:
     side: int
     mean: float = 0.5
     std: float = 0.25
+    pooling: str = "average"
     thresholds: dict[str, float] = field(default_factory=dict)
     temperature: float = 1.0
     snapshot: str | None = None
@@ -214,7 +243,7 @@ class Checkpoint:
 def describe(model: ChestModel, **values: Any) -> Checkpoint:
     """The checkpoint of a model as it stands, with any other field given by name."""
     how = model.preprocessing
-    known = Checkpoint(model.findings, model.backbone, how.side, how.mean, how.std)
+    known = Checkpoint(model.findings, model.backbone, how.side, how.mean, how.std, model.pooling)
     return replace(known, temperature=float(model.temperature), **values)
 
 
@@ -231,6 +260,7 @@ def save_checkpoint(folder: Path, model: ChestModel, checkpoint: Checkpoint) -> 
         side=how.side,
         mean=how.mean,
         std=how.std,
+        pooling=model.pooling,
         temperature=float(model.temperature),
     )
     weights = save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
@@ -257,7 +287,8 @@ def load_checkpoint(
             "give a model of the same findings, or map its head with a base of another name"
         )
     tensors = _read_weights(folder, str(meta.get("sha256", "")))
-    model = build(checkpoint.backbone, checkpoint.findings, preprocessing=checkpoint.preprocessing)
+    how, pooling = checkpoint.preprocessing, checkpoint.pooling
+    model = build(checkpoint.backbone, checkpoint.findings, preprocessing=how, pooling=pooling)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

@@ -42,9 +42,9 @@ def predict(
     precision = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=fast)
     with torch.inference_mode(), evaluating(model), precision:
         for batch in _batches(images, batch_size):
-            pooled = model.pooled(to_input(as_tensor(batch, device), model.preprocessing))
-            probabilities.append(model.probabilities(model.head(pooled)).cpu().numpy())
-            features.append(pooled.float().cpu().numpy())
+            maps = model.features(to_input(as_tensor(batch, device), model.preprocessing))
+            probabilities.append(model.probabilities(model.judge(maps)).cpu().numpy())
+            features.append(maps.float().mean(dim=(2, 3)).cpu().numpy())
     if not probabilities:
         channels = model.head.in_features
         return Predictions(np.empty((0, len(model.findings)), np.float32), np.empty((0, channels), np.float32))

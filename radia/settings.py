@@ -139,6 +139,7 @@ class FinetuneSettings(Section):
 
     base: str = "mlflow:cxr@champion"
     backbone: Literal["densenet121", "densenet-slim", "convnext-tiny"] = "densenet121"
+    pooling: Literal["average", "pcam"] = Field("average", description="of a new network; a base has its own")
     epochs: int = Field(4, ge=1)
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(1e-4, gt=0)

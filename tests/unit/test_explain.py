@@ -11,16 +11,19 @@ from radia.model import ChestModel, Preprocessing, build, to_input
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 64, 64), dtype=np.uint8)
 
 
-@pytest.fixture(scope="module", params=["densenet-slim", "densenet121"])
+@pytest.fixture(
+    scope="module", params=[("densenet-slim", "average"), ("densenet-slim", "pcam"), ("densenet121", "average")]
+)
 def model(request: pytest.FixtureRequest) -> ChestModel:
     torch.set_num_threads(1)
-    return build(request.param, preprocessing=Preprocessing(64), seed=2).eval()
+    backbone, pooling = request.param
+    return build(backbone, preprocessing=Preprocessing(64), pooling=pooling, seed=2).eval()
 
 
 def classical(model: ChestModel, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Grad-CAM as its paper has it: one backward pass a finding, gradients averaged over the map."""
     features = model.features(to_input(torch.from_numpy(pixels), model.preprocessing)).detach().requires_grad_()
-    logits = model.head(features.mean((2, 3)))
+    logits = model.judge(features)
     maps = []
     for finding in range(logits.shape[1]):
         (gradient,) = torch.autograd.grad(logits[:, finding].sum(), features, retain_graph=True)

@@ -101,6 +101,19 @@ class TestBuild:
         x = to_input(pixels(), SMALL)
         assert torch.allclose(model(x), model.head(model.features(x).mean((2, 3))))
 
+    def test_pcam_weighs_each_place_by_the_findings_probability_there(self) -> None:
+        model = build("densenet-slim", preprocessing=SMALL, pooling="pcam").eval()
+        features = model.features(to_input(pixels(), SMALL))
+        maps = functional.conv2d(features, model.head.weight[:, :, None, None], model.head.bias)
+        weights = torch.sigmoid(maps) / torch.sigmoid(maps).sum((2, 3), keepdim=True)
+        pooled = torch.einsum("nfhw,nchw->nfc", weights, features)
+        expected = (pooled * model.head.weight).sum(2) + model.head.bias
+        assert torch.allclose(model(to_input(pixels(), SMALL)), expected, atol=1e-5)
+
+    def test_an_unknown_pooling_is_named(self) -> None:
+        with pytest.raises(CheckpointError, match="'max'"):
+            build("densenet-slim", pooling="max")
+
     def test_the_same_seed_gives_the_same_weights_and_leaves_torchs_own_generator_alone(self) -> None:
         torch.manual_seed(5)
         expected = torch.rand(1)
@@ -126,7 +139,7 @@ class TestBuild:
 class TestCheckpoint:
     @pytest.fixture
     def saved(self, tmp_path: Path) -> Path:
-        model = build("densenet-slim", preprocessing=Preprocessing(48, 0.4, 0.3), seed=3)
+        model = build("densenet-slim", preprocessing=Preprocessing(48, 0.4, 0.3), pooling="pcam", seed=3)
         model.temperature.fill_(1.5)
         checkpoint = describe(
             model, thresholds={"Edema": 0.25}, snapshot="abc", licence="CC0", training={"seed": 3}, source="test"
@@ -143,6 +156,7 @@ class TestCheckpoint:
         assert model.preprocessing == Preprocessing(48, 0.4, 0.3)
         assert model.temperature == 1.5
         assert not model.training
+        assert model.pooling == checkpoint.pooling == "pcam"
         original = build("densenet-slim", seed=3)
         assert all(torch.equal(a, b) for a, b in zip(model.parameters(), original.parameters(), strict=True))
 
