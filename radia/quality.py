@@ -364,7 +364,7 @@ def _judge(rules: tuple[Rule, ...], tables: dict[str, pd.DataFrame]) -> list[Rul
         for (table, sealed), group in judgeable.items():
             title = f"{table} {'identifiers' if sealed else 'measures'}"
             asset = source.add_dataframe_asset(title).add_batch_definition_whole_dataframe(title)
-            batch = asset.get_batch({"dataframe": _plain(tables[table])})
+            batch = asset.get_batch({"dataframe": _plain(tables[table], group)})
             for result in _validate(gx, batch, title, group, _result_format(table, sealed)):
                 found[result.name] = result
     return [found[rule.name] for rule in rules]
@@ -472,12 +472,20 @@ def _result(rule: Rule, *, passed: bool, observed: str) -> RuleResult:
     return RuleResult(rule.name, rule.severity, passed, observed, rule.says, rule.table)
 
 
-def _plain(table: pd.DataFrame) -> pd.DataFrame:
-    """Columns of float or object only: what GX's pandas engine compares without surprises."""
-    plain = {}
-    for name in table.columns:
+def _plain(table: pd.DataFrame, rules: list[Rule]) -> pd.DataFrame:
+    """What these rules look at, as float or object: the types that GX's pandas engine compares without surprises.
+
+    GX hashes every cell of a batch, so that a column of which only the name matters is handed over as zeros.
+    """
+    used = {column for rule in rules for column in _columns_of(rule)}
+    whole = any(not _columns_of(rule) and not rule.expect.startswith("table_") for rule in rules)
+    names = [name for name in table.columns if name in used or any(not _columns_of(rule) for rule in rules)]
+    plain: dict[Any, Any] = {}
+    for name in names:
         column = table[name]
-        if pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_numeric_dtype(column.dtype):
+        if name not in used and not whole:
+            plain[name] = np.zeros(len(table))
+        elif pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_numeric_dtype(column.dtype):
             plain[name] = column.to_numpy(dtype=np.float64, na_value=np.nan)
         else:
             values = column.astype(object)
