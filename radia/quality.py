@@ -477,7 +477,7 @@ def _plain(table: pd.DataFrame, rules: list[Rule]) -> pd.DataFrame:
 
     GX hashes every cell of a batch, so that a column of which only the name matters is handed over as zeros.
     """
-    used = {column for rule in rules for column in _columns_of(rule)}
+    used = {column for rule in rules for column in (*_columns_of(rule), KEYS.get(rule.table, ""))}
     whole = any(not _columns_of(rule) and not rule.expect.startswith("table_") for rule in rules)
     names = [name for name in table.columns if name in used or any(not _columns_of(rule) for rule in rules)]
     plain: dict[Any, Any] = {}
