@@ -183,12 +183,13 @@ def _human_floor(evaluation: Mapping[str, Any], settings: GateSettings) -> RuleO
     readers = evaluation.get("readers")
     if not readers:
         return RuleOutcome(name, "no readers given", "mean F1 of the readers", Outcome.UNKNOWN)
-    human, model = readers["mean"]["f1"]["value"], readers["model"]["f1"]
-    bound = f"lower limit above the readers' {human:.3f} - {margin:.3f}"
-    if model["low"] > human - margin:
-        outcome = Outcome.PASS
-    else:
-        outcome = Outcome.FAIL if model["high"] < human - margin else Outcome.UNKNOWN
+    human, model = (readers[who]["means"]["all"]["f1"] for who in ("mean", "model"))
+    if human["value"] is None or model["low"] is None:
+        return RuleOutcome(name, shown(model), "mean F1 of the readers", Outcome.UNKNOWN)
+    floor = human["value"] - margin
+    bound = f"lower limit above {floor:.3f} (readers {human['value']:.3f})"
+    below = Outcome.FAIL if model["high"] < floor else Outcome.UNKNOWN
+    outcome = Outcome.PASS if model["low"] > floor else below
     return RuleOutcome(name, f"mean F1 {shown(model)}", bound, outcome)
 
 

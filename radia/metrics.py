@@ -9,8 +9,9 @@ sensitivity ... npv             Wilson's score interval with the effective sampl
 f1                              the same for TP / (TP + FP + FN), of which F1 is a monotone function
 auroc, auprc, mcc               bootstrap standard error on the logit (mcc: Fisher's z) scale, Student's t
 brier                           bootstrap standard error on the log scale, Student's t
-ece                             basic (reflected) bootstrap: the plug-in ECE is biased upwards
-means over findings             bootstrap standard error of the mean, Student's t
+ece                             inverted test: noise makes the plug-in ECE too large even of a perfect model
+means over findings             as auroc, less the bootstrap's bias, freedom by Welch and Satterthwaite; ece as ece
+differences                     bootstrap standard error of the paired difference, Student's t; ece: from both limits
 ==============================  =====================================================================================
 
 benchmarks/metrics.py measures their coverage by simulation.
@@ -304,6 +305,11 @@ class Column:
         place = np.cumsum(rows) - 1
         return Column(place[self.rows[kept]], self.truth[kept], self.score[kept], self.decision[kept])
 
+    def gaps(self) -> Floats:
+        """Each bin's part of the calibration error with its sign, [bins]."""
+        gap = np.bincount(calibration_bin(self.score), weights=self.score - self.truth, minlength=ECE_BINS)
+        return np.asarray(gap / max(len(self.rows), 1))
+
     def counts(self) -> Floats:
         """TP, FP, FN, TN."""
         return confusion(self.truth, self.decision)
@@ -366,14 +372,26 @@ def _cell(truth: Bools, decision: Bools) -> Ints:
     return np.where(decision, 0, 2) + np.where(truth, 0, 1)
 
 
+@dataclass(frozen=True)
+class Draws:
+    """Bootstrap replicates: {metric: [replicates, k]}, NaN where it does not exist; gaps [replicates, k, bins].
+
+    A gap is a bin's part of the calibration error with its sign: (predicted - observed) summed, over all rows.
+    """
+
+    metrics: dict[str, Floats]
+    gaps: Floats
+
+
 def bootstrap(
     columns: Sequence[Column], pools: Sequence[Sequence[int]], codes: Ints, count: int, *, replicates: int, seed: int
-) -> dict[str, Floats]:
-    """Every metric in every replicate: {metric: [replicates, columns + pools]}; NaN where it does not exist.
+) -> Draws:
+    """Every metric in every replicate, of each column and then of each pool.
 
     A pool is a set of columns whose cells are thrown together (the micro average).
     """
     pooled = [pool_columns([columns[k] for k in pool]) for pool in pools]
+    gaps = np.full((replicates, len(columns) + len(pools), ECE_BINS), np.nan)
     ranked = [column.ranked() if column.rarer else None for column in (*columns, *pooled)]
     sums = np.zeros((len(codes), len(columns), _SUMS), np.float32)
     for k, column in enumerate(columns):
@@ -391,7 +409,9 @@ def bootstrap(
         totals = np.concatenate([totals, *(totals[:, list(pool)].sum(axis=1, keepdims=True) for pool in pools)], axis=1)
         for name, values in _summed_metrics(totals).items():
             out[name][part] = values
-    return out
+        with np.errstate(invalid="ignore"):
+            gaps[part] = totals[..., 5:] / totals[..., :4].sum(axis=-1, keepdims=True)
+    return Draws(out, gaps)
 
 
 def pool_columns(columns: Sequence[Column]) -> Column:
@@ -485,13 +505,14 @@ def _normal_quantile(confidence: float) -> float:
     return float(ndtri(0.5 + confidence / 2))
 
 
-def _t_quantile(freedom: float, confidence: float = CONFIDENCE) -> float:
+def t_quantile(freedom: float, confidence: float = CONFIDENCE) -> float:
+    """How many standard errors lie on each side of a value; fewer than 1 degree of freedom count as 1."""
     from scipy.special import stdtrit
 
     return float(stdtrit(max(freedom, 1.0), 0.5 + confidence / 2))
 
 
-def _deviation(draws: Floats) -> float:
+def deviation(draws: Floats) -> float:
     """Standard deviation of the replicates in which the metric exists; NaN with fewer than 20 of them."""
     known = draws[np.isfinite(draws)]
     return float(known.std(ddof=1)) if len(known) >= 20 else float("nan")
@@ -503,9 +524,36 @@ def _on_scale(
     """value ± t * sd of the replicates, both on the scale of `forward`."""
     with np.errstate(divide="ignore", invalid="ignore"):
         center = float(forward(np.array(value)))
-        spread = _deviation(forward(draws))
-    half = _t_quantile(freedom) * spread
+        spread = deviation(forward(draws))
+    half = t_quantile(freedom) * spread
     return back(center - half), back(center + half)
+
+
+def _ece_limits(gaps: Floats, draws: Floats) -> tuple[float, float]:
+    """Limits of the mean ECE of k findings from their gaps [k, bins] and the gaps' replicates [r, k, bins].
+
+    The truth is taken to be `scale` times the gaps seen; the limits are the scales under which an ECE as large as the
+    one seen is neither too rare from below nor from above. A perfectly calibrated model's interval so reaches 0.
+    """
+    noise = draws - gaps
+    seen = float(np.abs(gaps).sum(axis=1).mean())
+
+    def quantile(scale: float, level: float) -> float:
+        return float(np.nanquantile(np.abs(scale * gaps + noise).sum(axis=2).mean(axis=1), level))
+
+    low = _crossing(lambda scale: quantile(scale, (1 + CONFIDENCE) / 2) - seen)
+    high = _crossing(lambda scale: quantile(scale, (1 - CONFIDENCE) / 2) - seen)
+    return min(low, 1.0) * seen, min(max(high, 1.0) * seen, 1.0)
+
+
+def _crossing(rising: Callable[[float], float], start: float = 0.0, end: float = 8.0) -> float:
+    """Where a rising function passes 0 between start and end; start or end where it does not. By bisection."""
+    if rising(start) >= 0:
+        return start
+    for _ in range(18):
+        middle = (start + end) / 2
+        start, end = (start, middle) if rising(middle) >= 0 else (middle, end)
+    return end
 
 
 def _logit(part: Floats) -> Floats:
@@ -524,9 +572,6 @@ def _limits(metric: str, value: float, draws: Floats, column: Column, codes: Int
         size = effective_size(hits, inside, codes[column.rows], count)
         low, high = wilson(float(hits[inside].mean()), size)
         return (2 * low / (1 + low), 2 * high / (1 + high)) if metric == "f1" else (low, high)
-    if metric == "ece":
-        low, high = np.nanquantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        return float(max(2 * value - high, 0.0)), float(min(max(2 * value - low, value), 1.0))
     if metric == "brier":
         return _on_scale(value, draws, len(column.rows) - 1, np.log, lambda x: float(min(np.exp(x), 1.0)))
     if metric == "mcc":
@@ -560,7 +605,7 @@ class Assessment:
     codes: Ints
     groups: int
     values: dict[str, Floats]
-    draws: dict[str, Floats]
+    draws: Draws
     min_positives: int
 
     def unfit(self, k: int) -> str | None:
@@ -595,7 +640,7 @@ def assess(
     of 0 and 1, or else made from thresholds (0.5 where none is given); groups [n]: the patient of each row.
     """
     labels, scores = np.asarray(truth, np.float64), np.asarray(probs, np.float64)
-    decided = _decisions(scores, findings, thresholds, decisions)
+    decided = decisions_of(scores, findings, thresholds, decisions)
     columns = tuple(Column.of(labels[:, k], scores[:, k], decided[:, k]) for k in range(len(findings)))
     pools = {"all": tuple(range(len(findings)))}
     for name, members in NAMED_SETS.items():
@@ -674,7 +719,10 @@ def _estimate(model: Assessment, k: int, metric: str, column: Column) -> Interva
         return Interval(value, why=_missing(metric, column))
     if metric == "mcc" and len(np.unique(column.decision)) == 1:
         return Interval(value, why="every decision is the same")
-    low, high = _limits(metric, value, model.draws[metric][:, k], column, model.codes, model.groups)
+    if metric == "ece":
+        low, high = _ece_limits(column.gaps()[None], model.draws.gaps[:, [k]])
+    else:
+        low, high = _limits(metric, value, model.draws.metrics[metric][:, k], column, model.codes, model.groups)
     return Interval(value, low, high, None if np.isfinite(low) else "too few resamples in which it exists")
 
 
@@ -703,21 +751,42 @@ def _mean(model: Assessment, pool: str, metric: str) -> dict[str, Any]:
     if not kept:
         return {**Interval(float("nan"), why="no finding can be averaged").as_json(), "over": 0}
     value = float(model.values[metric][kept].mean())
-    half = _t_quantile(min(model.columns[k].rarer for k in kept) * len(kept) - 1) * _mean_deviation(model, metric, kept)
-    floor = -1.0 if metric == "mcc" else 0.0
     left = [model.findings[k] for k in model.pools[pool] if k not in kept]
-    interval = Interval(
-        value, max(value - half, floor), min(value + half, 1.0), f"without {', '.join(left)}" if left else None
-    )
-    return {**interval.as_json(), "over": len(kept)}
+    low, high = _mean_limits(model, metric, kept, value)
+    return {**Interval(value, low, high, f"without {', '.join(left)}" if left else None).as_json(), "over": len(kept)}
 
 
-def _mean_deviation(model: Assessment, metric: str, kept: list[int]) -> float:
-    """Standard deviation of the mean's replicates; a finding without the metric in a replicate adds nothing to it."""
-    return _deviation(_row_means(model.draws[metric][:, kept] - model.values[metric][kept]))
+def _mean_limits(model: Assessment, metric: str, kept: list[int], value: float) -> tuple[float, float]:
+    if metric == "ece":
+        return _ece_limits(np.array([model.columns[k].gaps() for k in kept]), model.draws.gaps[:, kept])
+    deviations = model.draws.metrics[metric][:, kept] - model.values[metric][kept]
+    moved = row_means(deviations)
+    half = t_quantile(_pooled_freedom(deviations, [model.columns[k] for k in kept])) * deviation(moved)
+    if metric == "mcc":
+        return max(value - half, -1.0), min(value + half, 1.0)
+    if not 0 < value < 1:
+        return wilson(value, sum(max(model.columns[k].rarer, 1) for k in kept))
+    # Small biases of single findings (AUPRC: upwards) add up in a mean; the replicates show how large they are.
+    center = float(_logit(np.clip(value - np.nanmean(moved), 1e-6, 1 - 1e-6)))
+    half /= value * (1 - value)
+    return _expit(center - half), _expit(center + half)
 
 
-def _row_means(draws: Floats) -> Floats:
+def _pooled_freedom(deviations: Floats, columns: Sequence[Column]) -> float:
+    """Degrees of freedom of a mean over findings (Welch 1938, Satterthwaite 1946).
+
+    deviations: [replicates, findings]; a finding's own freedom is its rarer class less one, so that rare
+    findings count for what they add to the mean's variance.
+    """
+    variance = np.array([deviation(deviations[:, k]) ** 2 for k in range(deviations.shape[1])])
+    own = np.array([max(column.rarer - 1, 1) for column in columns], np.float64)
+    known = np.isfinite(variance) & (variance > 0)
+    if not known.any():
+        return float(own.sum())
+    return float(variance[known].sum() ** 2 / (variance[known] ** 2 / own[known]).sum())
+
+
+def row_means(draws: Floats) -> Floats:
     """Mean of each row's finite cells; NaN where there is none."""
     known = np.isfinite(draws)
     with np.errstate(invalid="ignore"):
@@ -729,12 +798,13 @@ def _micro(model: Assessment, pool: str, metric: str) -> Interval:
     return _estimate(model, position, metric, pool_columns([model.columns[k] for k in model.pools[pool]]))
 
 
-def _decisions(
+def decisions_of(
     scores: Floats,
     findings: Sequence[str],
     thresholds: ArrayLike | Mapping[str, float] | None,
-    decisions: ArrayLike | None,
+    decisions: ArrayLike | None = None,
 ) -> Bools:
+    """Decisions [n, f]: those given, or probability >= threshold (0.5 where none is given)."""
     if decisions is not None:
         return np.asarray(decisions) > 0
     if thresholds is None:
@@ -766,8 +836,14 @@ def differences(base: Assessment, candidate: Assessment) -> dict[str, Any]:
 def _paired(base: Assessment, candidate: Assessment, k: int) -> dict[str, Any]:
     out = {}
     for metric in METRICS:
+        if metric == "ece":
+            out[metric] = _ece_difference(
+                *(_estimate(model, k, metric, model.columns[k]) for model in (base, candidate))
+            )
+            continue
         value = float(candidate.values[metric][k] - base.values[metric][k])
-        spread = _deviation(candidate.draws[metric][:, k] - base.draws[metric][:, k])
+        spread = deviation(candidate.draws.metrics[metric][:, k] - base.draws.metrics[metric][:, k])
+        spread = float(np.hypot(spread, _doubt(metric, base.columns[k], candidate.columns[k])))
         out[metric] = _difference_json(value, spread, base.columns[k].rarer - 1)
     column = base.columns[k]
     both = np.column_stack([column.score, candidate.columns[k].score])
@@ -776,15 +852,41 @@ def _paired(base: Assessment, candidate: Assessment, k: int) -> dict[str, Any]:
     return out
 
 
+def _doubt(metric: str, base: Column, candidate: Column) -> float:
+    """Standard error that one pair of opposite decisions more would add to a difference of proportions.
+
+    Where the models differ in no row, neither does any resample; the next row might (Agresti and Min 2005).
+    """
+    if metric not in ("sensitivity", "specificity", "npv") or np.array_equal(base.score, candidate.score):
+        return 0.0
+    inside = (_PROPORTIONS[metric](column.truth, column.decision)[1].sum() for column in (base, candidate))
+    return float(1 / (min(inside) + 2))
+
+
+def _ece_difference(base: Interval, candidate: Interval) -> dict[str, Any]:
+    """From the limits of both (Zou and Donner 2008): pairing does not help where noise shifts each by itself."""
+    value = candidate.value - base.value
+    if not np.isfinite(value):
+        return {**Interval(float("nan"), why="it does not exist for both models").as_json(), "p": None}
+    low = value - np.hypot(candidate.value - candidate.low, base.high - base.value)
+    high = value + np.hypot(candidate.high - candidate.value, base.value - base.low)
+    return {**Interval(value, float(low), float(high)).as_json(), "p": None}
+
+
 def _paired_mean(base: Assessment, candidate: Assessment, pool: str, metric: str) -> dict[str, Any]:
     kept = [k for k in base.averaged(pool, metric) if k in candidate.averaged(pool, metric)]
     if not kept:
         return {**_difference_json(float("nan"), float("nan"), 1), "over": 0}
+    if metric == "ece":
+        both = (model.values[metric][kept].mean() for model in (base, candidate))
+        limits = (_mean_limits(model, metric, kept, float("nan")) for model in (base, candidate))
+        pair = (Interval(float(v), *edges) for v, edges in zip(both, limits, strict=True))
+        return {**_ece_difference(*pair), "over": len(kept)}
     value = float((candidate.values[metric][kept] - base.values[metric][kept]).mean())
-    gap = candidate.draws[metric][:, kept] - base.draws[metric][:, kept]
+    gap = candidate.draws.metrics[metric][:, kept] - base.draws.metrics[metric][:, kept]
     center = candidate.values[metric][kept] - base.values[metric][kept]
-    spread = _deviation(_row_means(gap - center))
-    freedom = min(base.columns[k].rarer for k in kept) * len(kept) - 1
+    spread = deviation(row_means(gap - center))
+    freedom = _pooled_freedom(gap - center, [base.columns[k] for k in kept])
     return {**_difference_json(value, spread, freedom), "over": len(kept)}
 
 
@@ -794,7 +896,7 @@ def _difference_json(value: float, spread: float, freedom: float) -> dict[str, A
 
     if not (np.isfinite(value) and np.isfinite(spread)):
         return {**Interval(float("nan"), why="it does not exist for both models").as_json(), "p": None}
-    half = _t_quantile(freedom) * spread
+    half = t_quantile(freedom) * spread
     same = 1.0 if value == 0 else 0.0
     p = float(2 * stdtr(max(freedom, 1.0), -abs(value) / spread)) if spread > 0 else same
     return {**Interval(value, value - half, value + half).as_json(), "p": p}
@@ -878,7 +980,7 @@ def _compared(values: Floats, influence: Floats, codes: Ints, count: int, freedo
         name: Interval(float(values[k]), *_bounded(float(values[k]), float(spread[k]), freedom)).as_json()
         for k, name in enumerate(("base", "candidate"))
     }
-    half, difference = _t_quantile(freedom) * gap, float(values[1] - values[0])
+    half, difference = t_quantile(freedom) * gap, float(values[1] - values[0])
     return {**out, "difference": Interval(difference, difference - half, difference + half).as_json()}
 
 
@@ -886,6 +988,6 @@ def _bounded(value: float, spread: float, freedom: float) -> tuple[float, float]
     """Limits of a part of 1 on the logit scale, by the delta method; Wilson's at 0 and 1."""
     if value <= 0.0 or value >= 1.0:
         return wilson(value, max(freedom + 1, 1.0))
-    half = _t_quantile(freedom) * spread / (value * (1 - value))
+    half = t_quantile(freedom) * spread / (value * (1 - value))
     center = float(_logit(np.array(value)))
     return _expit(center - half), _expit(center + half)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from radia import metrics
+from radia.evaluate.readers import compare_with_readers
 from radia.findings import FINDINGS
 
 if TYPE_CHECKING:
@@ -35,16 +36,19 @@ def evaluate_candidate(
     candidate_thresholds: ArrayLike | Mapping[str, float] | None = None,
     findings: Sequence[str] = FINDINGS,
     estimates: Mapping[str, Any] | None = None,
+    readers: Mapping[str, metrics.Floats] | None = None,
 ) -> dict[str, Any]:
     """Both models' metrics with intervals, their paired differences, subgroups and curves; JSON-able.
 
     truth [n, f] of 1, 0, NaN (unknown: left out); base and candidate: probabilities [n, f]; patients [n]; thresholds
     chosen on validation (0.5 where none is given); groups: one row an image, one column an attribute (site, sex,
     age_band, view, manufacturer), blanks allowed;
-    estimates: what radia/estimate.py says about the same models under label noise, kept as it is.
+    estimates: what radia/estimate.py says about the same models under label noise, kept as it is; readers: decisions
+    [n, f] of people on the same images, NaN where one did not read.
 
     Keys: n, patients, findings (names), models {"base" | "candidate": the JSON of `radia evaluate`, with "thresholds"},
-    differences (candidate minus base), groups (a list), curves {model: {finding: roc, pr, calibration}}, estimates.
+    differences (candidate minus base), groups (a list), curves {model: {finding: roc, pr, calibration}}, estimates,
+    and readers (radia/evaluate/readers.py; the model is the candidate) where there are some.
     """
     labels = np.asarray(truth, np.float64)
     assessed = {
@@ -64,7 +68,7 @@ def evaluate_candidate(
         )
     }
     limits = {"base": base_thresholds, "candidate": candidate_thresholds}
-    return {
+    result = {
         "n": len(labels),
         "patients": assessed["base"].groups,
         "findings": list(findings),
@@ -80,6 +84,19 @@ def evaluate_candidate(
         },
         "estimates": dict(estimates or {}),
     }
+    if readers:
+        result["readers"] = compare_with_readers(
+            labels,
+            candidate,
+            metrics.decisions_of(candidate, findings, candidate_thresholds),
+            readers,
+            findings=findings,
+            groups=patients,
+            replicates=settings.replicates,
+            seed=seed,
+            min_positives=settings.min_positives,
+        )
+    return result
 
 
 def sentence(evaluation: Mapping[str, Any], *, base: str = "model in use", candidate: str = "candidate") -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from radia import metrics
 from radia.errors import BadLabelValue, LabelError, UnknownFinding, UnmatchedIds
+from radia.evaluate.readers import compare_with_readers
 from radia.findings import FINDINGS, UNCERTAIN
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def evaluate_files(
     thresholds: Path | None = None,
     decisions: Path | None = None,
     patients: Path | None = None,
+    readers: Path | None = None,
     seed: int = 0,
     replicates: int = 1000,
     min_positives: int = 3,
@@ -46,20 +48,29 @@ def evaluate_files(
 
     Findings are the columns common to the files. Truth is 1, 0, or -1 / blank (left out). Rows of one patient are
     drawn together: the patient is `id,patient` of the file `patients`, or a column Patient ID of the truth, or else
-    each id is its own.
+    each id is its own. readers: a folder with one CSV of decisions a reader, whose findings are the columns that every
+    reader shares; the result then has "readers" (see radia/evaluate/readers.py).
     Raises BadLabelValue, UnknownFinding, UnmatchedIds, LabelError.
     """
     files = align(truth=truth, probs=probs, thresholds=thresholds, decisions=decisions, patients=patients)
-    return metrics.table(
-        files.truth,
-        files.probs,
-        findings=files.findings,
-        decisions=files.decisions,
-        groups=None if files.patients is None else files.patients.to_numpy(),
-        replicates=replicates,
-        seed=seed,
-        min_positives=min_positives,
+    groups = None if files.patients is None else files.patients.to_numpy()
+    chance = {"replicates": replicates, "seed": seed, "min_positives": min_positives}
+    result = metrics.table(
+        files.truth, files.probs, findings=files.findings, decisions=files.decisions, groups=groups, **chance
     )
+    if readers is not None:
+        calls, findings = read_readers(readers, files)
+        columns = [files.findings.index(finding) for finding in findings]
+        result["readers"] = compare_with_readers(
+            files.truth[:, columns],
+            files.probs[:, columns],
+            files.decisions[:, columns],
+            calls,
+            findings=findings,
+            groups=groups,
+            **chance,
+        )
+    return result
 
 
 def align(
@@ -138,6 +149,25 @@ def decision_matrix(table: pd.DataFrame, findings: tuple[str, ...], name: str) -
     values = _numbers(table, findings, name, "1 or 0")
     _refuse(~np.isin(values, (0.0, 1.0)), findings, name, "1 or 0")
     return np.asarray(values > 0)
+
+
+def read_readers(folder: Path, files: AlignedFiles) -> tuple[dict[str, metrics.Floats], tuple[str, ...]]:
+    """Each reader's decisions [n, f] (NaN: not read) by the name of the file, and the findings that all of them read.
+
+    Raises LabelError without any CSV or common finding, UnmatchedIds, BadLabelValue.
+    """
+    tables = {path.stem: (path, read_table(path)) for path in sorted(folder.glob("*.csv"))}
+    findings = tuple(f for f in files.findings if all(f in table.columns for _, table in tables.values()))
+    if not tables or not findings:
+        raise LabelError(
+            f"{folder.name}/ has no CSV of a reader with a finding of the truth: expected one file a reader"
+        )
+    calls = {}
+    for name, (path, table) in tables.items():
+        values = _numbers(_rows(table, files.ids, path), findings, path.name, "1, 0 or blank")
+        _refuse(~(np.isnan(values) | np.isin(values, (0.0, 1.0))), findings, path.name, "1, 0 or blank")
+        calls[name] = values
+    return calls, findings
 
 
 def read_thresholds(path: Path, *, known: tuple[str, ...]) -> dict[str, float]:

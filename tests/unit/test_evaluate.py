@@ -183,6 +183,69 @@ class TestPublished:
             evaluate_files(truth=CHEXPERT / "groundtruth.csv", probs=scores)
 
 
+class TestReaders:
+    @pytest.fixture
+    def folder(self, tmp_path: Path, csv: Write) -> Path:
+        """Two readers of Edema: one right everywhere, in another order of rows; one who calls everything."""
+        (tmp_path / "readers").mkdir()
+        right = [f"s{k},{int(k < 4)},{k % 2}" for k in reversed(range(10))]
+        csv("readers/right.csv", "id,Effusion,Edema", *right)
+        csv("readers/eager.csv", "Study,Edema,Effusion", *(f"s{k},1,1" for k in range(10)))
+        return tmp_path / "readers"
+
+    def test_each_reader_stands_beside_the_model(self, truth: Path, probs: Path, folder: Path) -> None:
+        readers = evaluate_files(truth=truth, probs=probs, readers=folder, replicates=100)["readers"]
+        assert readers["each"]["right"]["findings"]["Edema"]["f1"]["value"] == 1.0
+        assert readers["each"]["eager"]["findings"]["Effusion"]["sensitivity"]["value"] == 1.0
+        assert readers["each"]["eager"]["findings"]["Effusion"]["specificity"]["value"] == 0.0
+        assert readers["mean"]["findings"]["Effusion"]["specificity"]["value"] == 0.5
+        assert readers["majority"]["findings"]["Effusion"]["f1"]["value"] == 1.0
+        assert readers["model"]["means"]["all"]["specificity"]["value"] == pytest.approx((1 + 5 / 6) / 2)
+
+    def test_the_model_is_compared_at_the_readers_specificity(self, csv: Write, tmp_path: Path) -> None:
+        truth = csv("t.csv", "id,Edema", *(f"s{k},{int(k >= 10)}" for k in range(20)))
+        # The reader: 2 of 10 false alarms, 5 of 10 found. The model admits 2 negatives after 8 positives.
+        scores = [*(0.5 - 0.01 * k for k in range(10)), *(0.9 - 0.01 * k for k in range(8)), 0.1, 0.05]
+        probs = csv("p.csv", "id,Edema", *(f"s{k},{score:.2f}" for k, score in enumerate(scores)))
+        (tmp_path / "people").mkdir()
+        csv("people/one.csv", "id,Edema", *(f"s{k},{int(k < 2 or 10 <= k < 15)}" for k in range(20)))
+        result = evaluate_files(truth=truth, probs=probs, readers=tmp_path / "people", replicates=100)
+        above = result["readers"]["above"]["Edema"]["one"]
+        assert above["sensitivity"] == pytest.approx(0.8)
+        assert above["difference"]["value"] == pytest.approx(0.3)
+        assert above["difference"]["low"] < 0.3 < above["difference"]["high"]
+
+    def test_a_folder_without_readers(self, truth: Path, probs: Path, tmp_path: Path) -> None:
+        with pytest.raises(LabelError, match="one file a reader"):
+            evaluate_files(truth=truth, probs=probs, readers=tmp_path / "nobody")
+
+    def test_a_reader_of_other_images(self, truth: Path, probs: Path, folder: Path, csv: Write) -> None:
+        csv("readers/other.csv", "id,Edema", "x1,1")
+        with pytest.raises(UnmatchedIds, match=r"other\.csv"):
+            evaluate_files(truth=truth, probs=probs, readers=folder)
+
+    def test_a_cell_not_read_is_left_out_for_that_reader(
+        self, csv: Write, truth: Path, probs: Path, folder: Path
+    ) -> None:
+        csv("readers/brief.csv", "id,Edema", "s0,0", *(f"s{k}," for k in range(1, 10)))
+        readers = evaluate_files(truth=truth, probs=probs, readers=folder, replicates=100)["readers"]
+        assert readers["each"]["brief"]["findings"]["Edema"]["n"] == 1
+
+    @needs_shared
+    @pytest.mark.shared
+    def test_two_radiologists_on_the_development_part(self) -> None:
+        truth, people = CHEXPERT / "groundtruth.csv", CHEXPERT / "radiologists"
+        scores = CHEXPERT / "models" / "drnet.predictions.csv"
+        mean = evaluate_files(truth=truth, probs=scores, readers=people, replicates=100)["readers"]["mean"]
+        single = [
+            evaluate_files(truth=truth, probs=file, decisions=file, replicates=100)["means"]["competition-5"]["f1"][
+                "value"
+            ]
+            for file in sorted(people.glob("*.csv"))
+        ]
+        assert mean["means"]["competition-5"]["f1"]["value"] == pytest.approx(np.mean(single))
+
+
 FINDINGS = ("No Finding", "Edema", "Pleural Effusion", "Fracture")
 
 
@@ -293,6 +356,13 @@ class TestCandidate:
         assert short["mean_auroc"]["candidate"] == evaluation["models"]["candidate"]["means"]["all"]["auroc"]
         assert short["sentence"] == sentence(evaluation)
 
+    def test_readers_stand_beside_the_candidate(self) -> None:
+        case = hospital(80)
+        result = evaluate_candidate(**case, readers={"a": case["truth"], "b": 1 - case["truth"]})
+        assert result["readers"]["mean"]["findings"]["Edema"]["sensitivity"]["value"] == 0.5
+        f1 = result["models"]["candidate"]["findings"]["Edema"]["f1"]["value"]
+        assert result["readers"]["model"]["findings"]["Edema"]["f1"]["value"] == f1
+
 
 class TestReport:
     @pytest.fixture(scope="class")
@@ -323,7 +393,8 @@ class TestReport:
         names = {path.stem for path in (page.parent / "figures").glob("*.png")}
         assert names == {"final_results", "subgroups", "roc", "precision_recall", "calibration", "confusion"}
 
-    def test_a_finding_with_one_class_does_not_break_the_page(self, tmp_path: Path) -> None:
+    def test_a_finding_with_one_class_and_readers_do_not_break_the_page(self, tmp_path: Path) -> None:
         case = hospital(60)
         case["truth"][:, 3] = 0
-        assert write_report(tmp_path, evaluate_candidate(**case)).stat().st_size > 100_000
+        result = evaluate_candidate(**case, readers={"a": case["truth"]})
+        assert write_report(tmp_path, result).stat().st_size > 100_000

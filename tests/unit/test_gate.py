@@ -122,12 +122,12 @@ def test_probabilities_must_mean_what_they_say(ece: float | None, outcome: Outco
 
 
 def test_the_human_floor_is_asked_for_only_where_it_is_set() -> None:
-    readers = {"mean": {"f1": interval(0.6)}, "model": {"f1": interval(0.65)}}
+    readers = {who: {"means": {"all": {"f1": interval(f1)}}} for who, f1 in (("mean", 0.6), ("model", 0.65))}
     assert "human floor" not in outcomes(decide(evaluation(), GateSettings()))
     floor = GateSettings(human_floor=True)
     assert outcomes(decide(evaluation(), floor))["human floor"] is Outcome.UNKNOWN
     assert outcomes(decide({**evaluation(), "readers": readers}, floor))["human floor"] is Outcome.PASS
-    readers["model"]["f1"] = interval(0.5)
+    readers["model"]["means"]["all"]["f1"] = interval(0.5)
     assert outcomes(decide({**evaluation(), "readers": readers}, floor))["human floor"] is Outcome.FAIL
 
 

@@ -136,7 +136,7 @@ class TestBootstrap:
                     "ece": metrics.ece(y, p),
                 }
                 for name, value in expected.items():
-                    assert model.draws[name][r, k] == pytest.approx(value, abs=1e-5), name
+                    assert model.draws.metrics[name][r, k] == pytest.approx(value, abs=1e-5), name
 
     def test_a_pool_throws_all_cells_together(self, replicates: tuple) -> None:  # type: ignore[type-arg]
         model, truth, probs, _ = replicates
