@@ -15,11 +15,11 @@ from radia.findings import ABSENT, FINDINGS, PRESENT, UNCERTAIN, position
 
 BLANK = float("nan")
 
-MISSED = 0.135
+MISSED = 0.12
 """Share of the findings present of which a report says nothing, or denies them."""
 SWAPPED = 0.05
 """Share of the findings present that a report takes for a neighbour."""
-OVERCALLED = 0.016
+OVERCALLED = 0.018
 """Share of the findings absent that a report states."""
 HEDGED_PRESENT, HEDGED_ABSENT = 0.07, 0.008
 

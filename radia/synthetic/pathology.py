@@ -183,14 +183,14 @@ def _opacity(chest: Chest, sign: Sign, form: Silhouette, rng: np.random.Generato
     x, y = sign.side * rng.uniform(0.15, 0.23), rng.uniform(0.25, 0.58)
     if sign.variant == "net":
         area = step(1.1 - np.sqrt(_spot(chest, x, y, 0.15, 0.2)), 1.3)
-        net = clouds(rng, chest.side, scale=0.02, octaves=2, roughness=0.6)
+        net = clouds(rng, chest.side, scale=0.013, octaves=2, roughness=0.5)
         chest.tissue += (
-            area * _within(chest) * (0.5 + np.maximum(0.35 - np.abs(net), -0.2) * 4) * (0.6 + 0.5 * sign.severity)
+            area * _within(chest) * (0.2 + np.maximum(0.9 - np.abs(net), 0) * 1.5) * (0.8 + 0.6 * sign.severity)
         )
-        chest.fill(area * (0.12 + 0.08 * sign.severity))
+        chest.fill(area * (0.18 + 0.1 * sign.severity))
     else:
         area = step(1.1 - np.sqrt(_spot(chest, x, y, 0.13, 0.17)), 1.5)
-        chest.fill(area * (0.34 + 0.2 * sign.severity))
+        chest.fill(area * (0.42 + 0.2 * sign.severity))
     chest.mark(sign.finding, area * _within(chest) * chest.of_side(sign.side), above=0.4)
 
 
@@ -260,11 +260,11 @@ def _pleural_other(chest: Chest, sign: Sign, form: Silhouette, rng: np.random.Ge
     wavy = clouds(rng, chest.side, scale=0.09)
     if sign.variant == "cap":
         thick = (0.022 + 0.026 * sign.severity) * (1 + 0.2 * wavy)
-        along = step((chest.body.apex + 0.16) - chest.y, 0.05)
+        along = step((chest.body.apex + 0.16) - chest.y, 0.05) * step(chest.y - (chest.body.apex + 0.01), 0.02)
         share = step(thick - inset * 0.75, 0.014) * half * along
     else:
-        thick = (0.024 + 0.024 * sign.severity) * (1 + 0.25 * wavy)
-        along = step(chest.y - 0.34, 0.1)
+        thick = (0.028 + 0.026 * sign.severity) * (1 + 0.25 * wavy)
+        along = step(chest.y - 0.34, 0.1) * step(chest.domes[sign.side] + 0.02 - chest.y, 0.04)
         share = step(thick - inset, 0.014) * half * along
     chest.mark(sign.finding, share * np.clip(chest.lung, 0, 1))
     chest.fill(share * 0.95)
@@ -288,7 +288,7 @@ def _fracture(chest: Chest, sign: Sign, form: Silhouette, rng: np.random.Generat
         return
     a, y = rng.uniform(0.66, 0.86), rng.uniform(0.34, 0.56)
     x = sign.side * a * chest.body.width
-    ribs = 2 + int(2.4 * sign.severity)
+    ribs = 3 + int(2.4 * sign.severity)
     tall = 0.5 * ribs * chest.body.rib_spacing
     reach = step(tall - np.abs(chest.y - y), 0.02)
     beyond = (np.abs(chest.x) - abs(x)) * (1 / 0.045)
@@ -298,7 +298,7 @@ def _fracture(chest: Chest, sign: Sign, form: Silhouette, rng: np.random.Generat
     chest.cage = chest.cage * (1 - cut)
     haematoma = step(1 - np.sqrt(_spot(chest, sign.side * chest.body.width * 0.97, y, 0.05, tall * 1.05)), 0.5)
     haematoma *= step(chest.outer + 0.015 - np.abs(chest.x), 0.02)
-    chest.tissue += haematoma * (3.0 + 2.2 * sign.severity)
+    chest.tissue += haematoma * (4.5 + 3.0 * sign.severity)
     chest.mark_box(sign.finding, x - 0.04, y - tall, x + 0.05, y + tall)
 
 
@@ -404,8 +404,9 @@ def _electrodes(chest: Chest, sign: Sign, rng: np.random.Generator) -> None:
 def _sternal_wires(chest: Chest, sign: Sign, rng: np.random.Generator) -> None:
     lines = []
     for y in (0.27, 0.34, 0.40, 0.47, 0.53, 0.60):
-        x = rng.normal(0, 0.003)
-        lines += [Line(_ring(x, y, 0.013, 0.009), 0.005, 1.8), Line([(x, y), (x + 0.012, y + 0.014)], 0.005, 1.8)]
+        x, turn = rng.normal(0, 0.003), rng.uniform(-1, 1)
+        knot = [(x, y), (x + 0.012 * turn, y + 0.012), (x + 0.016 * turn, y + 0.010)]
+        lines += [Line(_ring(x, y, 0.017, rng.uniform(0.004, 0.009)), 0.004, 1.8), Line(knot, 0.005, 1.8)]
     chest.metal += draw_lines(chest, lines)
     chest.mark_box(sign.finding, -0.02, 0.25, 0.02, 0.62)
 

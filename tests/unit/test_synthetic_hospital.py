@@ -25,7 +25,7 @@ from radia.synthetic.hospital import encode_exam, plan_hospital, write_hospital
 from radia.synthetic.jpeg_lossless import encode_frame
 from radia.synthetic.labelling import given_labels
 
-STUDIES = 30
+STUDIES = 20
 
 
 @pytest.fixture(scope="module")
