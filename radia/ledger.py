@@ -610,7 +610,8 @@ def _verified(
         if sequence != number:
             raise _broken(number, "it is missing" if sequence > number else "its number is out of order")
         if previous != last:
-            earlier = number > 1 and _stands_alone(number, previous, body, hash_)
+            fits = hash_ == chain(last, body)
+            earlier = not fits and number > 1 and _stands_alone(number, previous, body, hash_)
             raise _broken(number - earlier, "the event after it follows another" if earlier else "it follows another")
         link = sha256(last_bytes + sha256(body.encode()).digest())
         if hash_ != link.hexdigest():

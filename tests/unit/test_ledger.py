@@ -194,6 +194,7 @@ class TestVerify:
             ("UPDATE ledger_events SET once = 'x' WHERE sequence = 3", 3),
             ("UPDATE ledger_events SET hash = previous WHERE sequence = 1", 1),
             ("UPDATE ledger_events SET previous = hash WHERE sequence = 3", 3),
+            ("UPDATE ledger_events SET previous = upper(previous) WHERE sequence = 2", 2),
             ("UPDATE ledger_events SET previous = 'not hexadecimal' WHERE sequence = 2", 2),
             ("UPDATE ledger_events SET body = CAST(x'FF00' AS TEXT) WHERE sequence = 2", 2),
             ("UPDATE ledger_events SET body = CAST(body AS BLOB) WHERE sequence = 2", 2),
