@@ -26,8 +26,8 @@ from radia.errors import Reason, Refusal
 
 _STROKE = 9  # pixels: strokes of lines up to about 80 pixels high are thinner
 _SCALES = (1, 3)  # the second finds the strokes of larger letters
-_SURROUNDINGS = 129
-_ORDINARY = 4.0  # times the mean response around: more is a stroke
+_SURROUNDINGS = (65, 129)
+_ORDINARY = 4.7  # times the usual response around: more is a stroke
 _ENOUGH = 0.05  # of the range of the image: always a stroke (text of contrast 25/255 responds with up to 0.1)
 _DENSE = 0.36  # of a piece of a line is strokes; text of that contrast has 0.47 and more somewhere
 _LINE = (36, 12)  # pixels: the shortest piece of a line that is looked for
@@ -146,7 +146,9 @@ class _Strokes:
         response = 2 * level.astype(np.float32) - opened - closed
         size = np.abs(response)
         low, high = np.percentile(level[::4, ::4], (1, 99))
-        around = cv2.blur(size, (_SURROUNDINGS, _SURROUNDINGS)) * np.float32(_ORDINARY)
+        root = np.sqrt(size)  # the mean of roots is about the noise between strokes, hardly about the strokes
+        near, far = (cv2.blur(root, (window, window)) for window in _SURROUNDINGS)
+        around = np.minimum(near, far) ** 2 * np.float32(_ORDINARY)
         threshold = np.clip(around, 1, max(_ENOUGH * float(high - low), 1))
         picture = np.clip(response / (threshold * np.float32(1.4)) * 64 + 128, 0, 255).astype(np.uint8)
         return cls(picture, (size >= threshold).astype(np.uint8))

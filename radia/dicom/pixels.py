@@ -56,7 +56,9 @@ def stored_pixels(dataset: PydicomDataset) -> NDArray[Any]:
         raise Refusal(Reason.UNSUPPORTED_SYNTAX)
     try:
         stored = np.asarray(pixel_array(dataset, index=0))
-    except Exception as error:  # decoders raise whatever they like; none of it may stop a batch
+    except BaseException as error:  # decoders raise whatever they like (Rust's panics are no Exception)
+        if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
+            raise
         raise Refusal(Reason.UNREADABLE_PIXELS, type(error).__name__) from error
     if stored.ndim == 3 and stored.shape[-1] not in (3, 4):
         raise Refusal(Reason.UNREADABLE_PIXELS, "unexpected shape")
@@ -134,10 +136,8 @@ def _voi(
     center, width = _first_number(dataset, "WindowCenter"), _first_number(dataset, "WindowWidth")
     if center is not None and width is not None and width > 0:
         return _windowed(values, center, width, str(dataset.get("VOILUTFunction") or "LINEAR"))
-    inside = values if padding is None else values[~padding]
-    low, high = np.percentile(
-        inside[:: max(inside.size // 200_000, 1)] if inside.ndim == 1 else inside[::3, ::3], _TAIL
-    )
+    inside = values.ravel() if padding is None else values[~padding]
+    low, high = np.percentile(inside[:: max(inside.size // 200_000, 1)], _TAIL)
     if high <= low:
         low, high = float(inside.min()), float(inside.max())
     return _spread(values, float(low) + float(high - low) / 2, max(float(high - low), 1e-6))

@@ -1,0 +1,151 @@
+"""Text burned into pixels is found and blanked; markers and anatomy stay."""
+
+from __future__ import annotations
+
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from radia.dicom import burned_in, container
+from radia.dicom.burned_in import Box, blank, find_text
+from radia.dicom.deidentify import Engine
+from radia.dicom.pixels import encode_lossless
+from radia.errors import Reason, Refusal
+from radia.settings import DeidentifySettings
+from tests.spec.hard_files import HardFile, Person, _ordinary, _written
+
+FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+
+
+@cache
+def body(rows: int = 512, cols: int = 512) -> np.ndarray:
+    """Twelve-bit shades as of a chest: soft shapes, ribs, noise. Nothing in it is text."""
+    y, x = np.mgrid[0:rows, 0:cols] / max(rows, cols)
+    shade = 1800 + 900 * np.sin(3 * x) * np.cos(2.5 * y) + 260 * np.sin(38 * y + 6 * (x - 0.5) ** 2)
+    return np.clip(shade + np.random.default_rng(0).normal(0, 12, shade.shape), 0, 4095).astype("u2")
+
+
+def written(
+    text: str, *, height: int = 20, at: tuple[int, int] = (40, 30), ink: int = 4095, paper: int | None = None,
+    turned: int = 0, base: np.ndarray | None = None,
+) -> tuple[np.ndarray, Box]:  # fmt: skip
+    """The body with a line of text at (x, y), and its box."""
+    font = ImageFont.truetype(str(FONT), int(height * 0.8))
+    left, top, right, bottom = font.getbbox(text)
+    drawn = Image.new("L", (right - left + 4, bottom - top + 4))
+    ImageDraw.Draw(drawn).text((2 - left, 2 - top), text, fill=255, font=font)
+    share = np.rot90(np.asarray(drawn, float) / 255, turned)
+    stored = (body() if base is None else base).astype(float)
+    (x, y), (high, wide) = at, share.shape
+    place = stored[y : y + high, x : x + wide]
+    if paper is not None:
+        place[:] = paper
+    place[:] = place * (1 - share) + ink * share
+    return np.round(stored).astype("u2"), Box(x, y, x + wide, y + high)
+
+
+def covered(box: Box, found: list[Box]) -> float:
+    mask = np.zeros((4096, 4096), bool)
+    for other in found:
+        mask[other.y0 : other.y1, other.x0 : other.x1] = True
+    return float(mask[box.y0 : box.y1, box.x0 : box.x1].mean())
+
+
+class TestFindText:
+    @pytest.mark.parametrize(
+        "how",
+        [
+            {}, {"height": 14}, {"height": 32}, {"height": 60}, {"at": (250, 250)}, {"at": (300, 470)}, {"ink": 0},
+            {"ink": 0, "paper": 4095}, {"ink": 4095, "paper": 0}, {"turned": 1}, {"turned": 3},
+            {"ink": 410, "paper": 0},
+        ],
+        ids=str,
+    )  # fmt: skip
+    def test_finds_a_line(self, how: dict[str, object]) -> None:
+        stored, box = written("TREMBLAY Luc", **how)  # type: ignore[arg-type]
+        assert covered(box, find_text(stored)) > 0.9
+
+    def test_finds_text_that_only_another_window_shows(self) -> None:
+        base = body().copy()
+        base[:80] = 3000  # a flat strip, where text differs by three shades
+        stored, box = written("BOUCHARD 1951-03-02", height=22, at=(60, 30), ink=3003, base=base)
+        assert covered(box, find_text(stored)) > 0.9
+
+    def test_finds_text_of_sixteen_and_of_eight_bits_and_of_signed_values(self) -> None:
+        stored, box = written("Gagnon Marie")
+        for typed in ((stored.astype("u4") * 16).astype("u2"), (stored >> 4).astype("u1"), stored.astype("i2") - 2048):
+            assert covered(box, find_text(typed)) > 0.9
+
+    def test_finds_large_letters(self) -> None:
+        base = np.tile(body(), (3, 3))
+        stored, box = written("ROY 1951", height=190, at=(200, 600), base=base)
+        assert covered(box, find_text(stored)) > 0.8
+
+    @pytest.mark.parametrize(
+        "marker", ["L", "R", "G", "D", "AP", "PA", "DEBOUT", "PORTABLE", "COUCHÉ", "SUPINE", "ERECT"]
+    )
+    def test_leaves_markers(self, marker: str) -> None:
+        stored, _ = written(marker, height=34)
+        assert find_text(stored) == []
+
+    def test_leaves_a_body_alone(self) -> None:
+        assert find_text(body()) == []
+        assert find_text(np.zeros((512, 512), "u2")) == []
+        assert find_text(body()[:20, :20]) == []
+
+    def test_refuses_to_go_without_its_detector(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        burned_in._network.cache_clear()
+        monkeypatch.setattr(burned_in, "find_spec", lambda name: None)
+        with pytest.raises(Refusal) as refused:
+            find_text(body())
+        assert refused.value.reason is Reason.TEXT_DETECTOR_MISSING
+        burned_in._network.cache_clear()
+
+
+class TestBlank:
+    def test_leaves_no_pixel_of_a_box_and_every_pixel_outside(self) -> None:
+        stored, box = written("TREMBLAY")
+        cleaned = blank(stored, [box], lowest=0, highest=4095, black_is_high=False)
+        inside = (slice(box.y0, box.y1), slice(box.x0, box.x1))
+        assert (cleaned[inside] != stored[inside]).all()
+        assert len(np.unique(cleaned[inside])) == 1
+        cleaned[inside] = stored[inside]
+        assert np.array_equal(cleaned, stored)
+
+    def test_is_dark_in_either_sense(self) -> None:
+        stored = np.full((32, 32), 2000, "u2")
+        assert blank(stored, [Box(0, 0, 8, 8)], lowest=0, highest=4095, black_is_high=True)[0, 0] == 4095
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [container.EXPLICIT, container.RLE, container.JPEG_LOSSLESS_SV1, container.JPEG_LS, container.JPEG_2000_LOSSLESS],
+)
+@pytest.mark.parametrize("sense", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_file_says_no_text_and_has_it_all_the_same(syntax: str, sense: str) -> None:
+    stored, box = written("TREMBLAY Luc 1951-03-02", height=24)
+    person = Person.invented(1)
+    image = _ordinary(person)
+    image.Rows, image.Columns = stored.shape
+    image.PhotometricInterpretation, image.BurnedInAnnotation = sense, "NO"
+    _, content = encode_lossless(stored, syntax, bits=12, allocated=16)
+    from pydicom.encaps import encapsulate
+
+    image.PixelData = encapsulate([bytes(content[0])]) if isinstance(content, list) else bytes(content)
+    image["PixelData"].VR = "OB" if isinstance(content, list) else "OW"
+    raw = _written(HardFile(person, image, pydicom.dataset.FileMetaDataset(), syntax), 1)
+    clean = Engine(bytes(32), DeidentifySettings()).deidentify_file(raw, "0" * 64)
+    after = pydicom.dcmread(BytesIO(b"".join(map(bytes, clean.pieces))))
+    assert after.file_meta.TransferSyntaxUID == syntax
+    changed = after.pixel_array != stored
+    assert changed[box.y0 : box.y1, box.x0 : box.x1].mean() > 0.9
+    for x0, y0, x1, y1 in clean.outcome.boxes:
+        changed[y0:y1, x0:x1] = False
+    assert not changed.any()
+    assert "113101" in [item.CodeValue for item in after.DeidentificationMethodCodeSequence]
