@@ -98,6 +98,10 @@ class ShardDamaged(RadiaError):
     """A shard of pixels does not have the digest that its index records."""
 
 
+class WorkerLost(RadiaError):
+    """A process that prepared images ended without a word: out of memory, or killed."""
+
+
 class MixedSides(RadiaError):
     """Batches of images were made with different sides, so that no model can see them together."""
 

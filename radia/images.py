@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from radia import digests
-from radia.errors import MixedSides, Reason, Refusal, ShardDamaged, UnknownId
+from radia.errors import MixedSides, Reason, Refusal, ShardDamaged, UnknownId, WorkerLost
 from radia.workspace import written_whole
 
 INDEX = "index.parquet"
@@ -255,13 +255,17 @@ def _prepare_all(paths: Sequence[Path], side: int, workers: int) -> Iterator[Pre
         yield from (prepare(path, side) for path in paths)
         return
     from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
     from functools import partial
     from multiprocessing import get_context
 
     context = get_context("forkserver")
     context.set_forkserver_preload(["radia.images", "radia.dicom.pixels", "radia.dicom.facts", "radia.frontal"])
-    with ProcessPoolExecutor(count, mp_context=context) as pool:
-        yield from pool.map(partial(prepare, side=side), paths, chunksize=8)
+    try:
+        with ProcessPoolExecutor(count, mp_context=context) as pool:
+            yield from pool.map(partial(prepare, side=side), paths, chunksize=8)
+    except BrokenProcessPool as error:
+        raise WorkerLost("a process that prepared images was killed: free memory, or run with fewer workers") from error
 
 
 class _ShardWriter:

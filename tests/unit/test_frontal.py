@@ -57,6 +57,11 @@ class TestPixels:
         exposed = ((thorax() / 255) ** gamma * 255).astype(np.uint8)
         assert objection(**SILENT_HEADER, pixels=exposed) == ""
 
+    def test_of_a_chest_are_known_in_a_pale_film_that_is_dark_on_its_edges(self) -> None:
+        y, x = (np.mgrid[:256, :256] + 0.5) / 256
+        pale = thorax() * 0.12 + 200 * (1 - 3 * (x - 0.5) ** 2) * (0.6 + 0.4 * y)
+        assert look(pale.astype(np.uint8)).could_be_chest
+
     def test_of_a_chest_are_known_within_a_wide_white_frame(self) -> None:
         framed = np.full((600, 600), 255, dtype=np.uint8)
         framed[200:456, 150:406] = thorax()

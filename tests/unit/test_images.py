@@ -1,5 +1,6 @@
 import hashlib
 import pickle
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from radia.errors import MixedSides, Reason, ShardDamaged, StorageFull, UnknownId
+from radia.errors import MixedSides, Reason, ShardDamaged, StorageFull, UnknownId, WorkerLost
 from radia.images import (
     ImageStore,
     add_batch,
@@ -192,6 +193,20 @@ class TestAddBatch:
                 add(clean, images)
         verify_batch(images, "HND-20261123-1")
         pd.testing.assert_frame_equal(read_index(images, "HND-20261123-1"), before)
+
+    def test_names_a_process_that_was_killed_and_leaves_no_batch(
+        self, tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for number in range(17):
+            write_dicom(tmp_path / "clean" / f"I{number}.dcm", thorax(seed=number))
+
+        def broken(*_: object, **__: object) -> None:
+            raise BrokenProcessPool
+
+        monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor.map", broken)
+        with pytest.raises(WorkerLost, match="fewer workers"):
+            add(tmp_path / "clean", images, workers=2)
+        assert not (images / "HND-20261123-1").exists()
 
     def test_tells_how_far_it_is(self, clean: Path, images: Path) -> None:
         seen: list[tuple[int, int]] = []

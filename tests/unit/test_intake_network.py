@@ -391,8 +391,11 @@ class TestPacs:
 
     def test_does_not_fetch_again_what_it_has(self, orthanc: str, landing: Path, tmp_path: Path) -> None:
         stored(orthanc, tmp_path / "sent", radiograph(1))
-        take(pacs(orthanc), landing)
-        assert take(pacs(orthanc), landing) == []
+        fetched: list[tuple[int, int]] = []
+        for _ in range(2):
+            days = {"since": date(2026, 1, 1), "until": date(2026, 1, 31), "today": TODAY}
+            take_pacs(pacs(orthanc), landing, **days, progress=lambda *step: fetched.append(step))
+        assert fetched == [(1, 1)]
 
     def test_takes_what_a_study_gained_after_it_was_taken(self, orthanc: str, landing: Path, tmp_path: Path) -> None:
         first = radiograph(1)
