@@ -62,12 +62,8 @@ def trace_model(site: Workspace, ledger: Ledger, version: str, model: Version | 
 
     model: what MLflow knows of it (`radia.registry.find`), for gate, approval and aliases. Raises UnknownId.
     """
-    name = version if "/" in version else f"{CANDIDATE}/{version}"
-    promoted = ledger.last(Action.PROMOTE, term=name) if not name.startswith(CANDIDATE) else None
-    origin = next((made for made in promoted.inputs if made.startswith(CANDIDATE)), name) if promoted else name
-    registered = next(iter(ledger.events(action=Action.REGISTER, term=origin)), None)
-    if registered is None:
-        raise UnknownId(_unknown("model version", "the ledger", name, _registered_names(ledger)))
+    name, origin = _candidate_of(ledger, version)
+    registered = _registration(ledger, name, origin)
     made = list(_behind(ledger, registered))
     made = sorted({event.sequence: event for event in [*made, *_beside(ledger, made)]}.values(), key=_order)
     snapshots = _snapshots_of(registered, made)
@@ -93,6 +89,18 @@ def trace_model(site: Workspace, ledger: Ledger, version: str, model: Version | 
         "ledger": str(registered.anchor),
     }
     return Tree(f"model {name}", _present(facts), tuple(part for part in parts if part.detail or part.children))
+
+
+def events_behind(ledger: Ledger, model: str) -> list[Event]:
+    """The events that stand behind a model version (named as in `trace_model`), in order: what made it, judged it,
+    registered it, and what was decided about it. Raises UnknownId.
+    """
+    name, origin = _candidate_of(ledger, model)
+    registered = _registration(ledger, name, origin)
+    made = list(_behind(ledger, registered))
+    decisions = ledger.events(action=[Action.PROMOTE, Action.REJECT, Action.ROLLBACK], term=origin)
+    found = {event.sequence: event for event in [*made, *_beside(ledger, made), registered, *decisions]}
+    return [found[sequence] for sequence in sorted(found)]
 
 
 def trace_image(site: Workspace, ledger: Ledger, image_id: str) -> Tree:
@@ -179,6 +187,21 @@ def to_html(tree: Tree) -> str:
 
 
 # --- along the ledger -----------------------------------------------------------------------------------------------
+
+
+def _candidate_of(ledger: Ledger, version: str) -> tuple[str, str]:
+    """The full name of a model version, and that of the candidate which it is or was copied from."""
+    name = version if "/" in version else f"{CANDIDATE}/{version}"
+    promoted = None if name.startswith(CANDIDATE) else ledger.last(Action.PROMOTE, term=name)
+    origins = (made for made in promoted.inputs if made.startswith(CANDIDATE)) if promoted else iter(())
+    return name, next(origins, name)
+
+
+def _registration(ledger: Ledger, name: str, origin: str) -> Event:
+    registered = ledger.last(Action.REGISTER, term=origin)
+    if registered is None:
+        raise UnknownId(_unknown("model version", "the ledger", name, _registered_names(ledger)))
+    return registered
 
 
 def _behind(ledger: Ledger, event: Event) -> Iterator[Event]:
