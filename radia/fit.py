@@ -370,6 +370,11 @@ def balanced(patients: Sequence[str] | NDArray[Any], sites: Sequence[str] | NDAr
     return result
 
 
+def softened(targets: Floats, wrong: NDArray[np.floating[Any]]) -> Floats:
+    """Targets moved towards the other answer by the probability that they are wrong (both [n, findings], in 0..1)."""
+    return (targets * (1 - wrong) + (1 - targets) * wrong).astype(np.float32)
+
+
 def _mixed(seed: int, epoch: int) -> int:
     return int(np.random.default_rng([3, seed, epoch]).integers(2**63))
 

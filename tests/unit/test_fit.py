@@ -26,6 +26,7 @@ from radia.fit import (
     draw_augmentation,
     fit,
     learning_rate_factor,
+    softened,
 )
 from radia.metrics import choose_thresholds
 from radia.model import ChestModel, Preprocessing, build, describe
@@ -357,6 +358,10 @@ class TestLocalRecipe:
         chances = balanced(["a", "a", "a", "b", "c"], ["X", "X", "X", "X", "Y"])
         assert chances[:4].sum() == pytest.approx(chances[4])
         assert chances[:3].sum() == pytest.approx(chances[3])
+
+    def test_a_label_that_is_surely_wrong_is_turned_and_one_that_may_be_is_softened(self) -> None:
+        given, wrong = np.array([[1.0, 0.0, 1.0]], np.float32), np.array([[1.0, 0.25, 0.0]])
+        assert softened(given, wrong).tolist() == [[0.0, 0.25, 1.0]]
 
     def test_an_image_of_no_chance_is_never_drawn(self) -> None:
         read: set[str] = set()
