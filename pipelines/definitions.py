@@ -18,4 +18,5 @@ definitions = dg.Definitions(
     schedules=[nightly],
     sensors=[inbox_sensor],
     resources={"site": Site()},
+    executor=dg.in_process_executor,
 )

@@ -187,6 +187,8 @@ def check(run: Run) -> Outcome:
     """Checks manifest and labels against the rules of data quality. `summary["blocking"]` says whether one blocks."""
     import pandas as pd
 
+    from radia.image_quality import survey
+    from radia.images import ImageStore
     from radia.manifest import load
     from radia.quality import check as judge
 
@@ -196,8 +198,15 @@ def check(run: Run) -> Outcome:
     def work() -> tuple[dict[str, str], dict[str, Any]]:
         previous = _previous_snapshot(site)
         given = pd.read_parquet(site.labels / "given.parquet")
+        manifest = load(site.manifest)
+        pictures = survey(ImageStore(site.images).read, manifest, progress=run.ticker("check"))
         report = judge(
-            load(site.manifest), given, settings=run.settings.quality, previous=previous, refused=_refused(site)
+            manifest,
+            given,
+            settings=run.settings.quality,
+            previous=previous,
+            refused=_refused(site),
+            pictures=pictures,
         )
         with written_whole(site.quality) as folder:
             folder.mkdir()
@@ -221,6 +230,7 @@ def snapshot(run: Run) -> Outcome:
     from radia import snapshot as domain
     from radia.labels import merge_reads
     from radia.manifest import load
+    from radia.trace import withdrawn_patients
 
     site = run.workspace
     if check(run).summary["blocking"]:
@@ -234,6 +244,7 @@ def snapshot(run: Run) -> Outcome:
             merge_reads(given, _reads(site)),
             settings=run.settings.snapshot,
             folder=site.snapshots,
+            withdrawn=withdrawn_patients(run.ledger),
         )
         md5 = domain.version(site.archive, frozen.digest)
         with written_whole(target) as partial:
@@ -246,6 +257,7 @@ def snapshot(run: Run) -> Outcome:
         }
 
     inputs = _manifest_inputs(site) | _label_inputs(site) | _read_inputs(site)
+    inputs["withdrawn"] = digests.of_json(sorted(withdrawn_patients(run.ledger)))
     inputs["settings"] = run.settings.snapshot.digest()
     return _once(run, "snapshot", inputs=inputs, produces=[target], work=work)
 

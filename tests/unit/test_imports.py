@@ -74,6 +74,7 @@ def test_training_runs_without_any_orchestration(name: str) -> None:
 def test_the_domain_does_not_know_the_registry_the_ledger_or_the_commands() -> None:
     upper = (
         "registry",
+        "approval",
         "ledger",
         "trace",
         "steps",
