@@ -36,6 +36,8 @@ BoolArray = NDArray[np.bool_]
 
 ESTIMATED = (*METRICS, "prevalence")
 NEED_PROBABILITIES = ("brier", "ece")
+WIDENING = 1.2
+"""Allowance for what the imputation model cannot express: limits lie so much farther out than the draws' own."""
 CELLS = 8_000_000
 """Drawn labels held at once; more draws or studies are made in parts."""
 
@@ -99,9 +101,9 @@ def estimate(noisy: NoisySet, *, seed: int = 0, draws: int = 400, others: Sequen
             imputed[metric][:, f] = values
     robust, spread = _doubly_robust(noisy, known, chance)
     weight = _agreement(imputed, robust, spread)
-    combined = {metric: _drawn_towards(imputed[metric], robust[metric], weight) for metric in ESTIMATED}
+    combined = {metric: _drawn_towards(imputed[metric], robust[metric], spread[metric], weight) for metric in ESTIMATED}
     parts = {
-        "imputation": {metric: np.nanmedian(imputed[metric], axis=0) for metric in ESTIMATED},
+        "imputation": {metric: _median(imputed[metric]) for metric in ESTIMATED},
         "doubly robust": robust,
         "reads only": _by_finding(noisy, _reads_only),
         "labels alone": _by_finding(noisy, _labels_alone),
@@ -193,9 +195,8 @@ def _doubly_robust(
         found = mass_metrics(soft, 1 - soft, noisy.scores[:, f], noisy.decisions[:, f])
         left = np.sqrt(max(0.0, 1 - len(read) / len(present)))
         for metric in ESTIMATED:
-            bounds = (-1.0, 1.0) if metric == "mcc" else (0.0, 1.0)
-            values[metric][f] = np.clip(found[metric][0], *bounds)
-            spread[metric][f] = left * np.nanstd(np.clip(found[metric][1:], *bounds))
+            values[metric][f] = np.clip(found[metric][0], *_bounds(metric))
+            spread[metric][f] = left * np.nanstd(np.clip(found[metric][1:], *_bounds(metric)))
     return values, spread
 
 
@@ -221,15 +222,26 @@ def _agreement(
     """[f], 0 where the doubly robust estimate agrees with imputation, towards 1 where it cannot."""
     weights = []
     for metric in ("auroc", "f1", "prevalence"):
-        gap = np.square(robust[metric] - np.nanmedian(imputed[metric], axis=0))
+        gap = np.square(robust[metric] - _median(imputed[metric]))
         noise = np.square(spread[metric]) + np.nanvar(imputed[metric], axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
             weights.append(np.nan_to_num(np.maximum(0.0, gap - 4 * noise) / gap))
     return np.asarray(np.max(weights, axis=0))
 
 
-def _drawn_towards(imputed: FloatArray, robust: FloatArray, weight: FloatArray) -> FloatArray:
-    return np.asarray(imputed + np.nan_to_num(weight * (robust - np.nanmedian(imputed, axis=0))))
+def _drawn_towards(imputed: FloatArray, robust: FloatArray, spread: FloatArray, weight: FloatArray) -> FloatArray:
+    """The draws moved by `weight` towards the doubly robust value, and as wide as that mixture is uncertain."""
+    middle, own = _median(imputed), np.nanstd(imputed, axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        wider = np.nan_to_num(np.hypot((1 - weight) * own, weight * np.nan_to_num(spread)) / own, nan=1.0, posinf=1.0)
+    moved = middle + np.nan_to_num(weight * (robust - middle))
+    return np.asarray(np.where(weight > 0, moved + (imputed - middle) * wider, imputed))
+
+
+def _median(draws: FloatArray) -> FloatArray:
+    """Median over draws [m, f], NaN without a warning where a metric does not exist."""
+    exists = np.isfinite(draws).any(axis=0)
+    return np.where(exists, np.nanmedian(np.where(exists, draws, 0.0), axis=0), np.nan)
 
 
 def _reads_only(noisy: NoisySet, f: int) -> dict[str, FloatArray]:
@@ -412,7 +424,7 @@ def _finding_json(estimates: Estimates, f: int) -> dict[str, Any]:
         if noisy.ranks_only and metric in NEED_PROBABILITIES:
             entry[metric] = {"value": None, "low": None, "high": None, "why": "the scores are only ranks"}
             continue
-        entry[metric] = _limits_json(estimates.draws[metric][:, f], why)
+        entry[metric] = _limits_json(estimates.draws[metric][:, f], why, _bounds(metric))
     weight = float(estimates.weight[f])
     entry |= {
         "reads": int(read.sum()),
@@ -448,7 +460,10 @@ def _means_json(estimates: Estimates, members: Sequence[str]) -> dict[str, Any]:
             result[metric] = {"value": None, "low": None, "high": None, "why": "the scores are only ranks", "over": 0}
             continue
         draws, over = _mean_draws(estimates.noisy, estimates.draws[metric], members)
-        result[metric] = {**_limits_json(draws, None if over else "none of these findings is here"), "over": over}
+        result[metric] = {
+            **_limits_json(draws, None if over else "none of these findings is here", _bounds(metric)),
+            "over": over,
+        }
     return result
 
 
@@ -461,20 +476,41 @@ def _mean_draws(noisy: NoisySet, draws: FloatArray, members: Sequence[str]) -> t
     return np.asarray(filled.mean(axis=1)), len(kept)
 
 
-def _limits_json(draws: FloatArray, why: str | None = None) -> dict[str, Any]:
-    """Median and 95% limits of draws; null where the metric does not exist."""
+def _limits_json(draws: FloatArray, why: str | None = None, bounds: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
+    """Median and 95% limits of draws; null where the metric does not exist. bounds: of the metric."""
     known = draws[np.isfinite(draws)]
     if len(known) < 0.5 * len(draws):
         return {"value": None, "low": None, "high": None, "why": why or "it does not exist: one class, or no decision"}
-    low, middle, high = np.quantile(known, [0.025, 0.5, 0.975])
-    entry = {"value": float(middle), "low": float(low), "high": float(high)}
+    low, middle, high = _widened(np.quantile(known, [0.025, 0.5, 0.975]), bounds)
+    entry = {"value": middle, "low": low, "high": high}
     return entry if why is None else {**entry, "why": why}
+
+
+def _widened(quantiles: FloatArray, bounds: tuple[float, float]) -> tuple[float, float, float]:
+    """Low, middle, high with the limits moved out by WIDENING on the logit scale of the bounds."""
+    from scipy.special import expit, logit
+
+    span = bounds[1] - bounds[0]
+    low, middle, high = (float(value) for value in quantiles)
+    if low == high:
+        return low, middle, high
+    scaled = np.clip((quantiles - bounds[0]) / span, 1e-6, 1 - 1e-6)
+    center = logit(scaled[1])
+    out = bounds[0] + span * expit(center + WIDENING * (logit(scaled) - center))
+    return float(min(out[0], low)), middle, float(max(out[2], high))
 
 
 def _gap_json(draws: FloatArray) -> dict[str, Any]:
     known = draws[np.isfinite(draws)]
-    tail = min(float((known > 0).mean()), float((known < 0).mean())) if len(known) else 1.0
-    return {**_limits_json(draws), "p": min(1.0, 2 * tail + 1 / (len(known) + 1)) if len(known) else None}
+    tail = min(float((known >= 0).mean()), float((known <= 0).mean())) if len(known) else 1.0
+    return {
+        **_limits_json(draws, bounds=(-1.0, 1.0)),
+        "p": min(1.0, 2 * tail + 1 / (len(known) + 1)) if len(known) else None,
+    }
+
+
+def _bounds(metric: str) -> tuple[float, float]:
+    return (-1.0, 1.0) if metric == "mcc" else (0.0, 1.0)
 
 
 def _number(value: float) -> float | None:
