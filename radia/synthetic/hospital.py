@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from pydicom.encaps import encapsulate
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -31,6 +33,7 @@ from radia.findings import FINDINGS
 from radia.synthetic.anatomy import Body, Box, Pose, sample_body, sample_pose
 from radia.synthetic.detector import knee
 from radia.synthetic.headers import SYNTAXES, TRAPS, Exam, Person, burn_in, exam_dataset
+from radia.synthetic.jpeg_lossless import encode_frame
 from radia.synthetic.labelling import GivenLabels, given_labels
 from radia.synthetic.pathology import Sign
 from radia.synthetic.phantom import Progress, in_parallel, radiograph
@@ -240,8 +243,6 @@ def _insurance(last: str, first: str, sex: str, born: date, rng: np.random.Gener
 
 
 def _plain(name: str) -> str:
-    import unicodedata
-
     return (
         unicodedata.normalize("NFKD", name.replace("Đ", "D").replace("đ", "d"))
         .encode("ascii", "ignore")
@@ -289,16 +290,12 @@ def encode_exam(exam: Exam, picture: NDArray[np.float32]) -> bytes:
 
 
 def _attach(dataset: Any, exam: Exam, stored: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
-    from radia.synthetic.jpeg_lossless import encode_frame
-
     syntax = SYNTAXES[exam.syntax]
     if exam.syntax in ("implicit", "explicit"):
         raw = stored.astype(stored.dtype.newbyteorder("<")).tobytes()
         dataset.PixelData = raw + b"\0" * (len(raw) % 2)
         dataset["PixelData"].VR = "OB" if stored.itemsize == 1 and exam.syntax == "explicit" else "OW"
     elif exam.syntax == "jpeg-lossless":
-        from pydicom.encaps import encapsulate
-
         dataset.PixelData = encapsulate([encode_frame(stored, exam.bits)])
         dataset["PixelData"].VR = "OB"
     else:

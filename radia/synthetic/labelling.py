@@ -15,7 +15,7 @@ from radia.findings import ABSENT, FINDINGS, PRESENT, UNCERTAIN, position
 
 BLANK = float("nan")
 
-MISSED = 0.12
+MISSED = 0.13
 """Share of the findings present of which a report says nothing, or denies them."""
 SWAPPED = 0.05
 """Share of the findings present that a report takes for a neighbour."""
