@@ -560,7 +560,9 @@ def _one_line(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_one_line(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(_one_line, value))
+        return ", ".join(
+            f"[{_one_line(item)}]" if isinstance(item, list | tuple) else _one_line(item) for item in value
+        )
     if isinstance(value, float):
         return f"{value:g}"
     text = str(value)
