@@ -1,0 +1,51 @@
+"""One function per arrow of the pipeline: load from the workspace, call the domain function, write, tell the ledger.
+
+The commands and the Dagster assets call these and nothing else, so a step does the same wherever it is started. A step
+whose inputs (digests of files, settings and code) are those of its last run is not done again; a step that was killed
+left nothing visible and starts anew. No computation belongs here.
+"""
+
+from radia.steps.data import (
+    batches,
+    check,
+    current_snapshot,
+    deidentify,
+    images,
+    inbox_listing,
+    inbox_of,
+    intake,
+    labels,
+    snapshot,
+    table_of,
+)
+from radia.steps.lineage import trace, verify
+from radia.steps.models import base_model, evaluate, finetune, gate, register, suspects
+from radia.steps.run import Outcome, Progress, Run, open_run, recorded, silent
+
+__all__ = [
+    "Outcome",
+    "Progress",
+    "Run",
+    "base_model",
+    "batches",
+    "check",
+    "current_snapshot",
+    "deidentify",
+    "evaluate",
+    "finetune",
+    "gate",
+    "images",
+    "inbox_listing",
+    "inbox_of",
+    "intake",
+    "labels",
+    "open_run",
+    "recorded",
+    "register",
+    "silent",
+    "snapshot",
+    "suspects",
+    "table_of",
+    "trace",
+    "verify",
+]

@@ -1,0 +1,419 @@
+"""Steps from a snapshot to a registered candidate."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from radia import digests
+from radia.errors import SnapshotError
+from radia.findings import FINDINGS, training_targets
+from radia.settings import LabelSettings
+from radia.steps.data import blind_reads, current_snapshot, read_inputs
+from radia.steps.run import Outcome, Run, Work, once, recorded
+from radia.workspace import written_whole
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from radia.base_weights import Base
+    from radia.evaluate import Picture
+    from radia.fit import FitResult
+    from radia.predict import Predictions
+    from radia.snapshot import Snapshot
+
+    Mask = NDArray[np.bool_]
+
+CHUNK = 256
+"""Images read from the shards at a time."""
+
+PHANTOMS = "phantoms"
+"""The source that a stand-in's checkpoint names."""
+
+MISSES_SHOWN = 8
+
+
+def base_model(run: Run) -> Outcome:
+    """Puts the base model's checkpoint at `models/base`.
+
+    Where no model is in use yet, the embedded stand-in is trained on phantoms and registered as the first one: the
+    summary says so, because such a model is for trying out only.
+    """
+    from radia import registry
+    from radia.model import read_checkpoint, save_checkpoint
+
+    site, base = run.workspace, run.settings.finetune.base
+    target = site.models / "base"
+    if base == registry.CHAMPION_URI and registry.champion(site) is None:
+        _train_stand_in(run)
+    folder = registry.checkpoint_folder(site, base) if base.startswith("mlflow:") else Path(base)
+
+    def work() -> Work:
+        if folder.is_dir():
+            with written_whole(target) as partial:
+                shutil.copytree(folder, partial)
+        else:
+            found = _published_base(run)
+            save_checkpoint(target, found.model, found.checkpoint)
+        stands_in = read_checkpoint(target).source == PHANTOMS
+        return {"checkpoint": digests.of_folder(target)}, {"base": base, "stand_in": stands_in}
+
+    inputs = {"base": digests.of_folder(folder) if folder.is_dir() else base}
+    return once(run, "base-model", inputs=inputs, produces=[target / "model.safetensors"], work=work)
+
+
+def suspects(run: Run) -> Outcome:
+    """Ranks the given labels of the snapshot by how likely they are wrong."""
+    import pandas as pd
+
+    from radia.suspects import find_suspects, out_of_fold
+
+    site, frozen = run.workspace, current_snapshot(run)
+    target = site.suspects / "suspects.parquet"
+
+    def work() -> tuple[dict[str, str], dict[str, Any]]:
+        features = _predict(run, site.models / "base", frozen, "suspects").features
+        given = _given_by_image(frozen)
+        probabilities = out_of_fold(
+            features,
+            given.to_numpy(),
+            frozen.images["patient"].to_numpy(),
+            folds=run.settings.suspects.folds,
+            seed=run.settings.seed,
+        )
+        by_study = pd.DataFrame(probabilities, index=given.index, columns=list(FINDINGS)).groupby(level=0).mean()
+        known = given.groupby(level=0).first().fillna(0.0)
+        reads = blind_reads(site)
+        ranked = find_suspects(
+            known, by_study, reads=reads.set_index("study") if reads is not None else None, seed=run.settings.seed
+        )
+        with written_whole(site.suspects) as folder:
+            folder.mkdir()
+            ranked.to_parquet(folder / "suspects.parquet", index=False)
+            by_study.rename_axis("study").reset_index().to_parquet(folder / "probabilities.parquet", index=False)
+        likely = int((ranked["probability"] > 0.5).sum())
+        return {"suspects": digests.of_file(target)}, {"labels": len(ranked), "likely_wrong": likely}
+
+    inputs = {
+        "snapshot": frozen.digest,
+        "base": digests.of_folder(site.models / "base"),
+        "settings": run.settings.suspects.digest(),
+        **read_inputs(site),
+    }
+    return once(run, "suspects", inputs=inputs, produces=[target], work=work)
+
+
+def finetune(run: Run) -> Outcome:
+    """Fine-tunes the base on the snapshot's training side; thresholds come from its validation side."""
+    from radia.fit import fit
+    from radia.images import ImageStore
+    from radia.model import load_checkpoint, save_checkpoint
+
+    site, frozen, settings = run.workspace, current_snapshot(run), run.settings
+    target = site.models / "candidate"
+
+    def work() -> tuple[dict[str, str], dict[str, Any]]:
+        model, base = load_checkpoint(site.models / "base")
+        targets, weights = _targets(frozen, settings.labels)
+        side = frozen.images["split"].to_numpy()
+        store = ImageStore(site.images)
+        ids = frozen.images["image"].to_numpy()
+        result = fit(
+            model,
+            images=store,
+            ids=ids,
+            targets=targets,
+            weights=weights,
+            train=side == "train",
+            validation=side == "validation",
+            settings=settings.finetune,
+            seed=settings.seed,
+            progress=run.ticker("finetune"),
+            resume=site.models / f"resume-{frozen.digest[:12]}",
+        )
+        save_checkpoint(target, result.model, result.checkpoint(base, snapshot=frozen.digest))
+        return {"checkpoint": digests.of_folder(target)}, _training_summary(result)
+
+    inputs = {
+        "snapshot": frozen.digest,
+        "base": digests.of_folder(site.models / "base"),
+        "settings": settings.finetune.digest(),
+        "labels": settings.labels.digest(),
+        "seed": str(settings.seed),
+    }
+    return once(run, "finetune", inputs=inputs, produces=[target / "model.safetensors"], work=work)
+
+
+def evaluate(run: Run) -> Outcome:
+    """Compares base and candidate on the snapshot's test side: metrics with intervals, figures, a page to read."""
+    from radia import evaluate as domain
+    from radia.gate import decide
+    from radia.model import read_checkpoint
+
+    site, frozen = run.workspace, current_snapshot(run)
+    target = site.evaluation / "metrics.json"
+
+    def work() -> tuple[dict[str, str], dict[str, Any]]:
+        held_out = frozen.images["split"].to_numpy() == "test"
+        if not held_out.any():
+            raise SnapshotError("the snapshot has no test image: more patients are needed before a model can be judged")
+        base = _predict(run, site.models / "base", frozen, "evaluate", only=held_out).probabilities
+        candidate = _predict(run, site.models / "candidate", frozen, "evaluate", only=held_out).probabilities
+        rows = frozen.images[held_out].reset_index(drop=True)
+        truth = _given_truth(frozen, run.settings.labels)[held_out]
+        result = domain.evaluate_candidate(
+            truth,
+            base.astype(float),
+            candidate.astype(float),
+            base_thresholds=read_checkpoint(site.models / "base").thresholds,
+            candidate_thresholds=read_checkpoint(site.models / "candidate").thresholds,
+            patients=rows["patient"].to_numpy(),
+            groups=rows[["site", "sex", "age_band", "view", "manufacturer"]],
+            settings=run.settings.evaluate,
+            seed=run.settings.seed,
+        )
+        with written_whole(site.evaluation) as folder:
+            folder.mkdir()
+            (folder / "metrics.json").write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+            _predictions_table(rows, base, candidate).to_parquet(folder / "predictions.parquet", index=False)
+            decision = decide(result, run.settings.gate)
+            pictures = _worst_misses(run, rows, truth, candidate)
+            domain.write_report(folder, result, decision=decision, pictures=pictures)
+        return {"metrics": digests.of_file(target)}, domain.headline(result)
+
+    inputs = {
+        "snapshot": frozen.digest,
+        "base": digests.of_folder(site.models / "base"),
+        "candidate": digests.of_folder(site.models / "candidate"),
+        "settings": run.settings.evaluate.digest(),
+        "gate": run.settings.gate.digest(),
+        **read_inputs(site),
+    }
+    return once(run, "evaluate", inputs=inputs, produces=[target], work=work)
+
+
+def gate(run: Run) -> Outcome:
+    """Judges the candidate's evaluation by the rules of params.yaml."""
+    from radia.gate import decide
+
+    site = run.workspace
+    metrics, target = site.evaluation / "metrics.json", site.evaluation / "decision.json"
+
+    def work() -> tuple[dict[str, str], dict[str, Any]]:
+        decision = decide(json.loads(metrics.read_text()), run.settings.gate)
+        with written_whole(target) as partial:
+            partial.write_text(decision.to_json())
+        return {"decision": digests.of_file(target)}, {
+            "passed": decision.passed,
+            "rules": {rule.name: rule.outcome for rule in decision.rules},
+        }
+
+    inputs = {"metrics": digests.of_file(metrics), "settings": run.settings.gate.digest()}
+    return once(run, "gate", inputs=inputs, produces=[target], work=work)
+
+
+def register(run: Run) -> Outcome:
+    """Logs the run in MLflow and registers the candidate, which then waits for a person's approval."""
+    from radia import card, registry
+    from radia.images import ImageStore
+
+    site, frozen = run.workspace, current_snapshot(run)
+    metrics = json.loads((site.evaluation / "metrics.json").read_text())
+    decision = json.loads((site.evaluation / "decision.json").read_text())
+    verdict = "passed" if decision["passed"] else "not passed"
+    evidence = {
+        "snapshot": frozen.digest,
+        "checkpoint": digests.of_folder(site.models / "candidate"),
+        "metrics": digests.of_file(site.evaluation / "metrics.json"),
+        "decision": digests.of_file(site.evaluation / "decision.json"),
+    }
+
+    def work() -> tuple[dict[str, str], dict[str, Any]]:
+        candidate = registry.log_candidate(
+            site,
+            run_name=f"retrain {frozen.digest[:12]}",
+            params=_flat(run.settings.model_dump(mode="json")),
+            metrics=registry.flat_metrics(metrics),
+            artifacts=[site.evaluation, site.quality],
+            checkpoint=site.models / "candidate",
+            tags={**run.tags, **evidence, "dvc": recorded(site, "snapshot")[0].outputs["dvc"], "gate": verdict},
+            card=card.model_card(metrics=metrics, decision=decision, snapshot=frozen, evidence=evidence),
+            input_example=ImageStore(site.images).read(list(frozen.images["image"][:2])),
+        )
+        return {f"cxr-candidate/{candidate.version}": candidate.run_id}, {
+            "model": "cxr-candidate",
+            "version": candidate.version,
+            "run": candidate.run_id,
+            "gate": verdict,
+        }
+
+    return once(run, "register", inputs=evidence, produces=[], work=work)
+
+
+class InMemory:
+    """Images in an array, read by number like those of the archive."""
+
+    def __init__(self, images: NDArray[np.uint8]) -> None:
+        self._images = images
+
+    def read(self, ids: Sequence[str]) -> NDArray[np.uint8]:
+        """The images of these numbers."""
+        return self._images[[int(number) for number in ids]]
+
+
+def _train_stand_in(run: Run) -> None:
+    """Trains the embedded stand-in on phantoms and registers it as the model in use."""
+    import numpy as np
+
+    from radia import registry
+    from radia.base_weights import RANDOM, resolve
+    from radia.fit import fit
+    from radia.model import save_checkpoint
+    from radia.synthetic.phantom import public_set
+
+    wanted, seed = run.settings.stand_in, run.settings.seed
+    public = public_set(wanted.images, wanted.side, seed, workers=2, progress=run.ticker("phantoms"))
+    base = resolve(RANDOM, backbone="densenet-slim", side=wanted.side, seed=seed)
+    validation = np.arange(wanted.images) % 10 == 0
+    result = fit(
+        base.model,
+        images=InMemory(public.images),
+        ids=[str(number) for number in range(wanted.images)],
+        targets=public.labels.astype(np.float32),
+        weights=np.ones_like(public.labels, dtype=np.float32),
+        train=~validation,
+        validation=validation,
+        settings=run.settings.finetune.model_copy(
+            update={
+                "epochs": wanted.epochs,
+                "batch_size": wanted.batch_size,
+                "learning_rate": wanted.learning_rate,
+                "augment": wanted.augment,
+                "side": None,
+            }
+        ),
+        seed=seed,
+        progress=run.ticker("stand-in"),
+        resume=run.workspace.models / "resume-stand-in",
+    )
+    with TemporaryDirectory(dir=run.workspace.root) as folder:
+        checkpoint = Path(folder) / "stand-in"
+        described = result.checkpoint(replace(base.checkpoint, source=PHANTOMS, initialised=()), snapshot=None)
+        save_checkpoint(checkpoint, result.model, described)
+        registry.register_champion(
+            run.workspace, checkpoint, description="Stand-in trained on phantoms: for trying out, not for patients."
+        )
+
+
+def _predict(run: Run, checkpoint: Path, frozen: Snapshot, step: str, only: Mask | None = None) -> Predictions:
+    from radia.images import ImageStore
+    from radia.model import load_checkpoint
+    from radia.predict import predict
+
+    ids = frozen.images["image"].to_numpy()
+    ids = ids if only is None else ids[only]
+    store, tick = ImageStore(run.workspace.images), run.ticker(step)
+    model, _ = load_checkpoint(checkpoint)
+
+    def chunks() -> Iterator[NDArray[np.uint8]]:
+        for start in range(0, len(ids), CHUNK):
+            yield store.read(list(ids[start : start + CHUNK]))
+            tick(min(start + CHUNK, len(ids)), len(ids))
+
+    return predict(model, chunks())
+
+
+def _given_by_image(frozen: Snapshot) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(frozen.labels_matrix(), index=frozen.images["study"], columns=list(FINDINGS))
+
+
+def _given_truth(frozen: Snapshot, settings: LabelSettings) -> NDArray[np.float64]:
+    """Given labels as truth, [n_images, 14]: uncertain and blank as in training; NaN where the policy ignores."""
+    import numpy as np
+
+    targets, weights = _targets(frozen, settings)
+    return np.where(weights > 0, targets, np.nan)
+
+
+def _targets(frozen: Snapshot, settings: LabelSettings) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    return training_targets(
+        frozen.labels_matrix(),
+        settings.uncertain_by_finding,
+        default=settings.uncertain,
+        blank_is_absent=settings.blank_is_absent,
+    )
+
+
+def _worst_misses(
+    run: Run, rows: pd.DataFrame, truth: NDArray[np.float64], candidate: NDArray[np.float32]
+) -> list[Picture]:
+    """The held-out images that the candidate is most wrong about, one finding each, with where it looked."""
+    import numpy as np
+
+    from radia.evaluate import Picture
+    from radia.explain import grad_cam, upsampled
+    from radia.images import ImageStore
+    from radia.model import load_checkpoint
+
+    gaps = np.nan_to_num(np.abs(truth - candidate), nan=0.0)
+    finding = gaps.argmax(axis=1)
+    worst = np.argsort(-gaps.max(axis=1), kind="stable")[:MISSES_SHOWN]
+    pixels = ImageStore(run.workspace.images).read([str(image) for image in rows["image"].iloc[worst]])
+    model, _ = load_checkpoint(run.workspace.models / "candidate")
+    maps = grad_cam(model, pixels).maps[np.arange(len(worst)), finding[worst]]
+    return [
+        Picture(
+            f"{FINDINGS[finding[row]]}: given {'present' if truth[row, finding[row]] else 'absent'}, "
+            f"probability {candidate[row, finding[row]]:.2f}",
+            image,
+            heat,
+        )
+        for row, image, heat in zip(worst, pixels, upsampled(maps, pixels.shape[-1]), strict=True)
+    ]
+
+
+def _published_base(run: Run) -> Base:
+    """A base that is neither in the registry nor a folder: published weights already on this machine, or `random`."""
+    from radia.base_weights import resolve
+
+    wanted = run.settings.finetune
+    return resolve(
+        wanted.base, backbone=wanted.backbone, side=wanted.side, pooling=wanted.pooling, seed=run.settings.seed
+    )
+
+
+def _predictions_table(rows: pd.DataFrame, base: NDArray[np.float32], candidate: NDArray[np.float32]) -> pd.DataFrame:
+    import pandas as pd
+
+    probabilities = {
+        f"{model}/{finding}": values[:, k]
+        for model, values in (("base", base), ("candidate", candidate))
+        for k, finding in enumerate(FINDINGS)
+    }
+    return pd.DataFrame({"image": rows["image"], "study": rows["study"], **probabilities})
+
+
+def _training_summary(result: FitResult) -> dict[str, Any]:
+    best = result.history[result.best_epoch]
+    return {
+        "epochs": len(result.history) - 1,
+        "best_epoch": result.best_epoch,
+        "validation_auroc": best["validation_auroc"],
+        "without_positives": list(result.untrained),
+    }
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
