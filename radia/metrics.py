@@ -49,6 +49,10 @@ CONFIDENCE = 0.95
 CHUNK_CELLS = 4_000_000
 """Replicates are made in chunks of about so many weights: a chunk stays in the processor's cache, memory stays flat."""
 
+RANK_LEVELS = 2000
+POOL_REPLICATES = 250
+"""Resamples (at least) that rank pooled findings: the slowest part, and only their standard errors need it."""
+
 _SUMS = 5 + ECE_BINS
 
 NAMED_SETS: dict[str, tuple[str, ...]] = {"competition-5": COMPETITION_5}
@@ -337,30 +341,33 @@ class Column:
         return out
 
     def ranked(self) -> Callable[[NDArray[np.uint8]], tuple[Floats, Floats]]:
-        """A function from weights [r, rows of the table] to AUROC [r] and AUPRC [r]."""
+        """A function from weights [r, rows of the table] to AUROC [r] and AUPRC [r].
+
+        Only where a positive lies does either curve need a value. Above `RANK_LEVELS` distinct positive scores,
+        neighbours are taken as ties: that moves a replicate by far less than resampling does.
+        """
         order = np.argsort(self.score, kind="stable")
         truth, score, rows = self.truth[order], self.score[order], self.rows[order]
         positive_rows, negative_rows = rows[truth], rows[~truth]
         starts = _tie_starts(score[truth])
         distinct = score[truth][starts]
         low, high = (np.searchsorted(score[~truth], distinct, side) for side in ("left", "right"))
-        tied = len(starts) < len(positive_rows)
+        if len(starts) > RANK_LEVELS:
+            kept = np.linspace(0, len(starts) - 1, RANK_LEVELS).astype(np.intp)
+            starts, low = starts[kept], low[kept]
+            high = np.append(low[1:], len(negative_rows))
+        edges = np.append(starts, len(positive_rows))
+        borders = np.concatenate([[0], np.column_stack([low, high]).ravel(), [len(negative_rows)]])
 
         def areas(weights: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-            # Only where a positive lies does either curve need a value: n_positive columns instead of n.
-            positives = np.take(weights, positive_rows, axis=1).astype(np.float64)
-            if tied:
-                positives = np.add.reduceat(positives, starts, axis=1)
-            below = np.zeros((len(weights), len(negative_rows) + 1), np.int32)
-            np.cumsum(np.take(weights, negative_rows, axis=1), axis=1, dtype=np.int32, out=below[:, 1:])
-            under = np.take(below, low, axis=1)
-            wins = np.take(below, high, axis=1)
-            wins += under
-            negatives, total = below[:, -1].astype(np.float64), positives.sum(axis=1)
+            positives = _segment_sums(np.take(weights, positive_rows, axis=1), edges)
+            between = np.cumsum(_segment_sums(np.take(weights, negative_rows, axis=1), borders), axis=1)
+            under, upto = between[:, 0:-1:2], between[:, 1::2]
+            negatives, total = between[:, -1], positives.sum(axis=1)
             hits = np.cumsum(positives[:, ::-1], axis=1)[:, ::-1]
             claimed = hits + negatives[:, None] - under
             with np.errstate(divide="ignore", invalid="ignore"):
-                area = 0.5 * np.einsum("rk,rk->r", positives, wins) / (total * negatives)
+                area = 0.5 * np.einsum("rk,rk->r", positives, under + upto) / (total * negatives)
                 precision = np.divide(hits, claimed, out=np.zeros_like(hits), where=claimed > 0)
                 return area, np.einsum("rk,rk->r", positives, precision) / total
 
@@ -403,7 +410,7 @@ def bootstrap(
         part = slice(done, done + len(weights))
         done += len(weights)
         for k, areas in enumerate(ranked):
-            if areas is not None:
+            if areas is not None and (k < len(columns) or part.start < POOL_REPLICATES):
                 out["auroc"][part, k], out["auprc"][part, k] = areas(weights)
         totals = (weights.astype(np.float32) @ summed).astype(np.float64).reshape(len(weights), len(columns), _SUMS)
         totals = np.concatenate([totals, *(totals[:, list(pool)].sum(axis=1, keepdims=True) for pool in pools)], axis=1)
@@ -432,6 +439,18 @@ def _summed_metrics(totals: Floats) -> dict[str, Floats]:
             "brier": totals[..., 4] / size,
             "ece": np.abs(totals[..., 5:]).sum(axis=-1) / size,
         }
+
+
+def _segment_sums(weights: NDArray[np.uint8], borders: Ints) -> Floats:
+    """Sums of each row over the columns from one border to the next, [r, borders - 1]; empty segments give 0."""
+    filled = borders[1:] > borders[:-1]
+    out = np.zeros((len(weights), len(borders) - 1))
+    if filled.all() and len(borders) == weights.shape[1] + 1:
+        out[:] = weights
+    elif filled.any():
+        inside = weights[:, : borders[-1]]
+        out[:, filled] = np.add.reduceat(inside, borders[:-1][filled], axis=1, dtype=np.int32)
+    return out
 
 
 def _tie_starts(ordered: Floats) -> Ints:
@@ -535,11 +554,11 @@ def _ece_limits(gaps: Floats, draws: Floats) -> tuple[float, float]:
     The truth is taken to be `scale` times the gaps seen; the limits are the scales under which an ECE as large as the
     one seen is neither too rare from below nor from above. A perfectly calibrated model's interval so reaches 0.
     """
-    noise = draws - gaps
+    noise = draws[np.isfinite(draws).all(axis=(1, 2))] - gaps
     seen = float(np.abs(gaps).sum(axis=1).mean())
 
     def quantile(scale: float, level: float) -> float:
-        return float(np.nanquantile(np.abs(scale * gaps + noise).sum(axis=2).mean(axis=1), level))
+        return float(np.quantile(np.abs(scale * gaps + noise).sum(axis=(1, 2)) / len(gaps), level))
 
     low = _crossing(lambda scale: quantile(scale, (1 + CONFIDENCE) / 2) - seen)
     high = _crossing(lambda scale: quantile(scale, (1 - CONFIDENCE) / 2) - seen)
@@ -590,6 +609,33 @@ _PROPORTIONS: dict[str, Callable[[Bools, Bools], tuple[Bools, Bools]]] = {
     "false_positive_rate": lambda truth, decision: (decision, ~truth),
 }
 """From truth and decision to the rows that count as hits and the rows they are counted among (f1: Jaccard's index)."""
+
+
+def recalibration(truth: Bools, score: Floats, codes: Ints, count: int) -> tuple[Interval, Interval]:
+    """Slope and intercept of the logistic regression of truth on the logit of the probability (Cox 1958).
+
+    1 and 0 for a calibrated model; a slope below 1 means too extreme. Limits from the sandwich variance by group. NaN
+    where a class is missing or the two classes do not overlap, in which case the slope has no end.
+    """
+    missing = Interval(float("nan"), why="one class only, or classes that do not overlap")
+    if not truth.any() or truth.all() or score[truth].min() >= score[~truth].max():
+        return missing, missing
+    design = np.column_stack([_logit(np.clip(score, 1e-6, 1 - 1e-6)), np.ones(len(score))])
+    weights = np.array([1.0, 0.0])
+    for _ in range(50):
+        fitted = 1 / (1 + np.exp(-design @ weights))
+        information = design.T @ (design * (fitted * (1 - fitted))[:, None])
+        if np.linalg.cond(information) > 1e12:
+            return missing, missing
+        step = np.linalg.solve(information, design.T @ (truth - fitted))
+        weights = weights + step * min(1.0, 4.0 / max(float(np.abs(step).max()), 1e-12))
+        if np.abs(step).max() < 1e-9:
+            break
+    moved = np.linalg.solve(information, (design * (truth - fitted)[:, None]).T)
+    spread = np.sqrt(np.diag(clustered_covariance(moved, codes, count)))
+    half = t_quantile(min(truth.sum(), (~truth).sum()) - 1) * spread
+    slope, intercept = (Interval(float(w), float(w - h), float(w + h)) for w, h in zip(weights, half, strict=True))
+    return slope, intercept
 
 
 # --- one model ------------------------------------------------------------------------------------------------------
@@ -710,7 +756,13 @@ def _finding_json(model: Assessment, k: int) -> dict[str, Any]:
     unfit = model.unfit(k)
     if unfit is not None:
         out["why"] = f"not averaged: {unfit}"
-    return {**out, **{metric: _estimate(model, k, metric, column).as_json() for metric in METRICS}}
+    slope, intercept = recalibration(column.truth, column.score, model.codes[column.rows], model.groups)
+    return {
+        **out,
+        **{metric: _estimate(model, k, metric, column).as_json() for metric in METRICS},
+        "calibration_slope": slope.as_json(),
+        "calibration_intercept": intercept.as_json(),
+    }
 
 
 def _estimate(model: Assessment, k: int, metric: str, column: Column) -> Interval:

@@ -230,7 +230,7 @@ def overlay(image: NDArray[np.uint8], heat: NDArray[Any]) -> NDArray[np.uint8]:
     from PIL import Image
 
     size = (image.shape[1], image.shape[0])
-    smooth = Image.fromarray(np.asarray(heat, np.float32), mode="F").resize(size, Image.Resampling.BILINEAR)
+    smooth = Image.fromarray(np.asarray(heat, np.float32), mode="F").resize(size, Image.Resampling.BICUBIC)
     strength = np.clip(np.asarray(smooth), 0, 1)
     colours = colormaps["inferno"](strength)[..., :3] * 255
     part = 0.65 * strength[..., None]

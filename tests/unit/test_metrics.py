@@ -258,3 +258,39 @@ class TestProportions:
 
     def test_single_images_count_fully(self) -> None:
         assert metrics.effective_size(np.array([True, False]), np.ones(2, bool), np.arange(2), 2) == 2
+
+
+class TestRecalibration:
+    @pytest.fixture
+    def calibrated(self) -> tuple[metrics.Bools, metrics.Floats]:
+        rng = np.random.default_rng(0)
+        probs = rng.beta(1, 3, 20_000)
+        return rng.random(20_000) < probs, probs
+
+    def test_a_calibrated_model_has_slope_one_and_intercept_zero(self, calibrated: tuple) -> None:  # type: ignore[type-arg]
+        truth, probs = calibrated
+        slope, intercept = metrics.recalibration(truth, probs, np.arange(20_000), 20_000)
+        assert slope.low < 1 < slope.high
+        assert intercept.low < 0 < intercept.high
+        assert slope.high - slope.low < 0.1
+
+    def test_twice_too_extreme_logits_have_slope_one_half(self, calibrated: tuple) -> None:  # type: ignore[type-arg]
+        truth, probs = calibrated
+        odds = (probs / (1 - probs)) ** 2
+        slope, _ = metrics.recalibration(truth, odds / (1 + odds), np.arange(20_000), 20_000)
+        assert slope.value == pytest.approx(0.5, abs=0.03)
+
+    def test_it_equals_an_unpenalised_logistic_regression(self) -> None:
+        from sklearn.linear_model import LogisticRegression
+
+        truth, probs = study(300, 1)
+        y, p = truth[:, 0] > 0, np.clip(probs[:, 0], 0.01, 0.99)
+        slope, intercept = metrics.recalibration(y, p, np.arange(300), 300)
+        fitted = LogisticRegression(C=np.inf, tol=1e-10).fit(np.log(p / (1 - p))[:, None], y)
+        assert slope.value == pytest.approx(fitted.coef_[0, 0], abs=1e-4)
+        assert intercept.value == pytest.approx(fitted.intercept_[0], abs=1e-4)
+
+    def test_separate_classes_have_no_slope(self) -> None:
+        slope, _ = metrics.recalibration(np.array([True, False]), np.array([0.9, 0.1]), np.arange(2), 2)
+        assert np.isnan(slope.value)
+        assert slope.as_json()["why"]
