@@ -36,8 +36,10 @@ BoolArray = NDArray[np.bool_]
 
 ESTIMATED = (*METRICS, "prevalence")
 NEED_PROBABILITIES = ("brier", "ece")
-WIDENING = 1.2
-"""Allowance for what the imputation model cannot express: limits lie so much farther out than the draws' own."""
+WIDENING, WIDENING_OF_RANKS = 1.2, 1.1
+"""Allowance for what the imputation model cannot express: limits lie so much farther out than the draws' own. Less for
+metrics of the whole order (AUROC, AUPRC), on which single studies near the threshold have little weight. From simulated
+hospitals with other noise and other slopes than the model's; benchmarks/noise.py measures the coverage."""
 CELLS = 8_000_000
 """Drawn labels held at once; more draws or studies are made in parts."""
 
@@ -386,29 +388,43 @@ def difference(
     }
 
 
-def noise_rates(noisy: NoisySet, *, seed: int = 0, draws: int = 400) -> dict[str, dict[str, Any]]:
-    """Per finding, how often a given label is wrong: all, missed (given absent, truly present) and invented.
+def noise_rates(
+    noisy: NoisySet,
+    *,
+    groups: Mapping[str, BoolArray] | None = None,
+    seed: int = 0,
+    draws: int = 400,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """How often a given label is wrong, per group (site, report language, labeler cue ...; `all`) and finding.
 
-    Each has value, low, high; `confusion` counts the reads by given label and truth.
+    groups: name -> [n] of booleans. `wrong` over all given labels, `missed` (given absent) among the truly present,
+    `invented` among the given present: each value, low, high; `confusion` counts the reads by given label and truth.
     """
     rows, chance = noisy.rows, np.random.default_rng(seed)
     known = evidence(noisy.scores, noisy.given)
     parameters = draw(known, rows, noisy.truth[rows], draws=draws, sweeps=4, chance=chance)
-    rates = {}
+    everyone = {"all": np.ones(len(noisy.scores), dtype=bool), **(groups or {})}
+    rates: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in everyone}
     for f, finding in enumerate(noisy.findings):
         present = probability(parameters[:, f : f + 1], known.z[:, f : f + 1], known.states[:, f : f + 1])[..., 0]
         labels = chance.random(present.shape) < present
         read = ~np.isnan(noisy.truth[:, f])
         labels[:, read] = noisy.truth[read, f] > 0
-        given, sure = noisy.given[:, f] == PRESENT, noisy.given[:, f] != UNCERTAIN
-        clear = sure & ~given
-        rates[finding] = {
-            "wrong": _limits_json((labels != given)[:, sure].mean(axis=1)),
-            "missed": _limits_json((labels & clear).sum(axis=1) / np.maximum(labels[:, sure].sum(axis=1), 1)),
-            "invented": _limits_json((~labels & given).sum(axis=1) / max(int(given.sum()), 1)),
-            "confusion": _confusion(noisy.given[read, f], noisy.truth[read, f]),
-        }
+        for name, inside in everyone.items():
+            rates[name][finding] = _rates(labels[:, inside], noisy.given[inside, f], noisy.truth[inside, f])
     return rates
+
+
+def _rates(labels: BoolArray, given: FloatArray, truth: FloatArray) -> dict[str, Any]:
+    present, sure = given == PRESENT, given != UNCERTAIN
+    read = ~np.isnan(truth)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {
+            "wrong": _limits_json((labels != present)[:, sure].sum(axis=1) / np.float64(sure.sum())),
+            "missed": _limits_json((labels & sure & ~present).sum(axis=1) / (labels & sure).sum(axis=1)),
+            "invented": _limits_json((~labels & present).sum(axis=1) / np.float64(present.sum())),
+            "confusion": _confusion(given[read], truth[read]),
+        }
 
 
 def _finding_json(estimates: Estimates, f: int) -> dict[str, Any]:
@@ -424,7 +440,7 @@ def _finding_json(estimates: Estimates, f: int) -> dict[str, Any]:
         if noisy.ranks_only and metric in NEED_PROBABILITIES:
             entry[metric] = {"value": None, "low": None, "high": None, "why": "the scores are only ranks"}
             continue
-        entry[metric] = _limits_json(estimates.draws[metric][:, f], why, _bounds(metric))
+        entry[metric] = _limits_json(estimates.draws[metric][:, f], why, metric)
     weight = float(estimates.weight[f])
     entry |= {
         "reads": int(read.sum()),
@@ -461,7 +477,7 @@ def _means_json(estimates: Estimates, members: Sequence[str]) -> dict[str, Any]:
             continue
         draws, over = _mean_draws(estimates.noisy, estimates.draws[metric], members)
         result[metric] = {
-            **_limits_json(draws, None if over else "none of these findings is here", _bounds(metric)),
+            **_limits_json(draws, None if over else "none of these findings is here", metric),
             "over": over,
         }
     return result
@@ -476,27 +492,29 @@ def _mean_draws(noisy: NoisySet, draws: FloatArray, members: Sequence[str]) -> t
     return np.asarray(filled.mean(axis=1)), len(kept)
 
 
-def _limits_json(draws: FloatArray, why: str | None = None, bounds: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
-    """Median and 95% limits of draws; null where the metric does not exist. bounds: of the metric."""
+def _limits_json(draws: FloatArray, why: str | None = None, metric: str = "f1") -> dict[str, Any]:
+    """Median and 95% limits of draws; null where the metric does not exist."""
     known = draws[np.isfinite(draws)]
     if len(known) < 0.5 * len(draws):
         return {"value": None, "low": None, "high": None, "why": why or "it does not exist: one class, or no decision"}
-    low, middle, high = _widened(np.quantile(known, [0.025, 0.5, 0.975]), bounds)
+    low, middle, high = _widened(np.quantile(known, [0.025, 0.5, 0.975]), metric)
     entry = {"value": middle, "low": low, "high": high}
     return entry if why is None else {**entry, "why": why}
 
 
-def _widened(quantiles: FloatArray, bounds: tuple[float, float]) -> tuple[float, float, float]:
-    """Low, middle, high with the limits moved out by WIDENING on the logit scale of the bounds."""
+def _widened(quantiles: FloatArray, metric: str) -> tuple[float, float, float]:
+    """Low, middle, high with the limits moved out on the logit scale of the metric's bounds."""
     from scipy.special import expit, logit
 
+    bounds = _bounds(metric)
     span = bounds[1] - bounds[0]
+    factor = WIDENING_OF_RANKS if metric in ("auroc", "auprc") else WIDENING
     low, middle, high = (float(value) for value in quantiles)
     if low == high:
         return low, middle, high
     scaled = np.clip((quantiles - bounds[0]) / span, 1e-6, 1 - 1e-6)
     center = logit(scaled[1])
-    out = bounds[0] + span * expit(center + WIDENING * (logit(scaled) - center))
+    out = bounds[0] + span * expit(center + factor * (logit(scaled) - center))
     return float(min(out[0], low)), middle, float(max(out[2], high))
 
 
@@ -504,7 +522,7 @@ def _gap_json(draws: FloatArray) -> dict[str, Any]:
     known = draws[np.isfinite(draws)]
     tail = min(float((known >= 0).mean()), float((known <= 0).mean())) if len(known) else 1.0
     return {
-        **_limits_json(draws, bounds=(-1.0, 1.0)),
+        **_limits_json(draws, metric="mcc"),
         "p": min(1.0, 2 * tail + 1 / (len(known) + 1)) if len(known) else None,
     }
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from radia.agreement import agreement
 from radia.errors import LabelError, UnknownFinding, UnmatchedIds
 from radia.findings import ABSENT, PRESENT, UNCERTAIN
 from radia.posterior import Evidence, draw, evidence, prior_probability, probability
@@ -164,9 +165,9 @@ def plan(
 
     Reads are simulated: the truth is drawn from what scores, labels and the reads so far say, a sample is chosen and
     read, and the interval made; the mean half-width over replicates at each budget is the curve, read off by
-    interpolation on the logarithmic scale. Raises UnknownFinding, LabelError.
+    interpolation on the logarithmic scale. Budgets count reads beyond those given. Raises UnknownFinding, LabelError.
     """
-    from radia.estimate import NoisySet, estimate
+    from radia.estimate import NoisySet, estimate, table
 
     given, scores = by_id(labels, name="labels"), by_id(probs, name="probabilities")
     findings = common_findings(given, scores)
@@ -177,22 +178,23 @@ def plan(
     values = label_values(given, findings, name="labels")
     chances = score_values(rows_for(scores, given.index, name="probabilities"), findings, name="probabilities")
     known, chance = evidence(chances, values), np.random.default_rng(seed)
-    worlds = _worlds(known, _known_truth(reads, given.index, findings), replicates, chance)
+    so_far = _known_truth(reads, given.index, findings)
+    worlds = _worlds(known, so_far, replicates, chance)
     decided = chances >= np.array([np.quantile(chances[:, f], 1 - worlds[..., f].mean()) for f in range(len(findings))])
-    at, curve = findings.index(finding), []
+    curve: list[tuple[int, float]] = []
     for budget in _budgets(len(given)):
         wanted = sampling_probabilities(known, chances, budget=budget)
         widths = []
         for number, world in enumerate(worlds):
             picked = systematic_sample(wanted, chance)
-            truth = np.full(world.shape, np.nan)
+            truth = so_far.copy()
             truth[picked] = world[picked]
-            sampling = np.where(np.isnan(truth[:, 0]), np.nan, wanted)
+            sampling = np.where(np.isnan(truth).all(axis=1), np.nan, wanted)
             study_set = NoisySet(findings, chances, decided, values, truth, sampling, np.full(len(truth), np.nan))
-            draws = estimate(study_set, seed=seed + number, draws=120).draws[metric][:, at]
-            low, high = np.nanquantile(draws, [0.025, 0.975])
-            widths.append((high - low) / 2)
-        curve.append((budget, float(np.mean(widths))))
+            found = table(estimate(study_set, seed=seed + number, draws=120))["findings"][finding][metric]
+            if found["value"] is not None:
+                widths.append((found["high"] - found["low"]) / 2)
+        curve.append((budget, float(np.mean(widths)) if widths else float("inf")))
         if curve[-1][1] <= half_width:
             break
     return Plan(finding, metric, half_width, _reached(curve, half_width), tuple(curve))
@@ -223,7 +225,9 @@ def import_reads(
     table = by_id(sheet, name="reads")
     findings = [str(column) for column in table.columns]
     values = label_values(table, findings, name="reads")
-    queued = queue.drop_duplicates("id").set_index("id")
+    queued = _with_queue(queue).drop_duplicates("id").set_index("id")
+    if "sampling_probability" not in queued.columns:
+        queued = queued.assign(sampling_probability=np.nan)
     strange = int((~table.index.isin(queued.index)).sum())
     if strange:
         raise UnmatchedIds(f"reads: {strange} of {len(table)} ids were not queued for reading")
@@ -231,7 +235,7 @@ def import_reads(
     ids = table.index.to_numpy()[row]
     fresh = pd.DataFrame({"id": ids, "finding": np.array(findings, dtype=object)[at], "reader": reader})
     fresh["value"] = values[row, at]
-    fresh["queue"] = queued.loc[ids, "queue"].to_numpy() if "queue" in queued else EVALUATION
+    fresh["queue"] = queued.loc[ids, "queue"].to_numpy()
     fresh["sampling_probability"] = queued.loc[ids, "sampling_probability"].to_numpy()
     fresh["model_visible"] = model_visible
     if log is None or log.empty:
@@ -304,82 +308,68 @@ def true_labels(
     return wide.assign(readers=decided.groupby("id")["readers"].min()).join(about).reset_index()
 
 
-# --- agreement ------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------------------------
 
 
-def agreement(log: pd.DataFrame, *, replicates: int = 500, seed: int = 0) -> pd.DataFrame:
-    """Per finding: studies read by two or more, raw agreement, Fleiss' kappa with 95% limits (bootstrap over studies),
-    and the mean of Cohen's kappa over pairs of readers.
-
-    Fleiss (1971), with any number of readers per study; Cohen (1960).
-    """
-    blind = log[~log["model_visible"].astype(bool) & log["value"].isin([PRESENT, ABSENT])]
-    rows = []
-    for finding, cells in blind.groupby("finding", sort=True):
-        wide = cells.pivot_table(index="id", columns="reader", values="value", aggfunc="first")
-        votes = wide.to_numpy(dtype=np.float64)
-        votes = votes[(~np.isnan(votes)).sum(axis=1) >= 2]
-        chance = np.random.default_rng(seed)
-        drawn = [
-            _fleiss(votes[chance.integers(0, len(votes), len(votes))]) for _ in range(replicates if len(votes) else 0)
-        ]
-        known = [value for value in drawn if np.isfinite(value)]
-        low, high = np.quantile(known, [0.025, 0.975]) if known else (np.nan, np.nan)
-        rows.append(
-            {
-                "finding": finding,
-                "studies": len(votes),
-                "readers": wide.shape[1],
-                "agreement": _raw_agreement(votes),
-                "fleiss": _fleiss(votes),
-                "low": low,
-                "high": high,
-                "cohen": _mean_cohen(votes),
-            }
-        )
-    return pd.DataFrame(rows)
+def plan_of_files(
+    labels: Path,
+    probs: Path,
+    *,
+    finding: str,
+    half_width: float,
+    metric: str = "auroc",
+    reads: Path | None = None,
+    seed: int = 0,
+) -> Plan:
+    """As plan, from CSV files whose first column is the id."""
+    known = None if reads is None else read_table(reads)
+    return plan(
+        read_table(labels),
+        read_table(probs),
+        finding=finding,
+        half_width=half_width,
+        metric=metric,
+        reads=known,
+        seed=seed,
+    )
 
 
-def cohen(first: FloatArray, second: FloatArray) -> float:
-    """Cohen's kappa of two readers, [n] each, on the studies that both read. NaN where both use one value only."""
-    both = ~np.isnan(first) & ~np.isnan(second)
-    a, b = first[both], second[both]
-    if not len(a):
-        return float("nan")
-    expected = a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean())
-    return float(((a == b).mean() - expected) / (1 - expected)) if expected < 1 else float("nan")
+def export_of_files(queue: Path, out: Path, *, findings: Sequence[str], seed: int = 0) -> int:
+    """Writes the blank sheet of a queue (CSV: id, maybe queue, sampling_probability). Returns its number of rows."""
+    sheet = export_blind(read_table(queue).reset_index(), findings, seed=seed)
+    sheet.to_csv(out, index=False)
+    return len(sheet)
 
 
-@dataclass(frozen=True)
-class LatentReaders:
-    """Dawid & Skene (1979): P(present) [n] of each study, and each reader's sensitivity and specificity [k]."""
+def import_of_files(sheet: Path, log: Path, *, reader: str, queue: Path, model_visible: bool = False) -> dict[str, Any]:
+    """Adds one reader's filled-in sheet (CSV) to the log (Parquet, made on first use), and counts what is there."""
+    before = pd.read_parquet(log) if log.is_file() else None
+    added = import_reads(
+        read_table(sheet).reset_index(),
+        reader=reader,
+        queue=read_table(queue).reset_index(),
+        log=before,
+        model_visible=model_visible,
+    )
+    partial = log.with_name(log.name + ".partial")
+    added.to_parquet(partial, index=False)
+    partial.replace(log)
+    return {**summary(added), "new": len(added) - (0 if before is None else len(before))}
 
-    present: FloatArray
-    sensitivity: FloatArray
-    specificity: FloatArray
-    prevalence: float
+
+def status_of_files(queue: Path, log: Path, *, readers_needed: int = 2) -> dict[str, Any]:
+    """How many queued studies are in each state, by queue; and the agreement of readers per finding so far."""
+    known = pd.read_parquet(log) if log.is_file() else None
+    states = status(_with_queue(read_table(queue).reset_index()), known, readers_needed=readers_needed)
+    counts = (states["queue"] + ": " + states["state"]).value_counts().sort_index()
+    return {
+        "states": {str(state): int(count) for state, count in counts.items()},
+        "agreement": [] if known is None else agreement(known).to_dict("records"),
+    }
 
 
-def latent_readers(votes: FloatArray, *, iterations: int = 200) -> LatentReaders:
-    """The readers' error rates and the truth behind their votes [n, k] (NaN: not read), by EM.
-
-    Assumes that readers err independently given the truth, equally on easy and hard studies, and that they are right
-    more often than wrong; with two readers the error rates rest on the prior (4 right, 1 wrong) as much as on votes.
-    """
-    seen = ~np.isnan(votes)
-    yes, no = np.where(seen, votes, 0.0), np.where(seen, 1 - votes, 0.0)
-    present = (yes.sum(axis=1) + 0.5) / (seen.sum(axis=1) + 1.0)
-    for _ in range(iterations):
-        sensitivity = (present @ yes + 4) / (present @ seen + 5)
-        specificity = ((1 - present) @ no + 4) / ((1 - present) @ seen + 5)
-        prevalence = float((present.sum() + 1) / (len(present) + 2))
-        odds = np.log(prevalence / (1 - prevalence))
-        odds = odds + yes @ np.log(sensitivity / (1 - specificity)) + no @ np.log((1 - sensitivity) / specificity)
-        updated = 1 / (1 + np.exp(-odds))
-        change, present = float(np.abs(updated - present).max()), updated
-        if change < 1e-7:
-            break
-    return LatentReaders(present, sensitivity, specificity, prevalence)
+def _with_queue(queue: pd.DataFrame) -> pd.DataFrame:
+    return queue if "queue" in queue.columns else queue.assign(queue=EVALUATION)
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
@@ -457,31 +447,6 @@ def _reached(curve: Sequence[tuple[int, float]], half_width: float) -> int | Non
             part = np.log(wider / half_width) / max(float(np.log(wider / max(width, 1e-9))), 1e-9)
             return int(np.ceil(before * (budget / before) ** part))
     return None
-
-
-def _raw_agreement(votes: FloatArray) -> float:
-    """Mean over studies of the part of reader pairs that agree."""
-    if not len(votes):
-        return float("nan")
-    readers, yes = (~np.isnan(votes)).sum(axis=1), np.nansum(votes, axis=1)
-    agreeing = yes * (yes - 1) + (readers - yes) * (readers - yes - 1)
-    return float((agreeing / (readers * (readers - 1))).mean())
-
-
-def _fleiss(votes: FloatArray) -> float:
-    if not len(votes):
-        return float("nan")
-    rate = float(np.nansum(votes) / (~np.isnan(votes)).sum())
-    expected = rate**2 + (1 - rate) ** 2
-    return (_raw_agreement(votes) - expected) / (1 - expected) if expected < 1 else float("nan")
-
-
-def _mean_cohen(votes: FloatArray) -> float:
-    kappas = [
-        cohen(votes[:, one], votes[:, two]) for one in range(votes.shape[1]) for two in range(one + 1, votes.shape[1])
-    ]
-    known = [kappa for kappa in kappas if np.isfinite(kappa)]
-    return float(np.mean(known)) if known else float("nan")
 
 
 def summary(log: pd.DataFrame) -> dict[str, Any]:

@@ -1,6 +1,8 @@
-"""Choosing reads with known probabilities, keeping them blind, and measuring how far readers agree."""
+"""Choosing reads with known probabilities, keeping them blind; states of a read."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,17 +12,18 @@ from scipy.special import expit
 from radia.errors import BadLabelValue, LabelError, UnknownFinding, UnmatchedIds
 from radia.posterior import evidence
 from radia.reads import (
-    agreement,
     choose,
-    cohen,
     decide,
     export_blind,
+    export_of_files,
+    import_of_files,
     import_reads,
-    latent_readers,
     plan,
+    plan_of_files,
     queues,
     sampling_probabilities,
     status,
+    status_of_files,
     systematic_sample,
     true_labels,
 )
@@ -169,27 +172,24 @@ class TestBlindReads:
         }  # fmt: skip
 
 
-class TestAgreement:
-    def test_cohen_of_a_known_table(self) -> None:
-        """20 yes-yes, 5 yes-no, 10 no-yes, 15 no-no: 0.4 (Cohen's own example in every textbook)."""
-        first = np.repeat([1.0, 1.0, 0.0, 0.0], [20, 5, 10, 15])
-        second = np.repeat([1.0, 0.0, 1.0, 0.0], [20, 5, 10, 15])
-        assert cohen(first, second) == pytest.approx(0.4)
+class TestFiles:
+    def test_a_sheet_goes_out_blank_and_comes_back_into_the_log(self, tmp_path: Path) -> None:
+        queue, sheet, log = tmp_path / "queue.csv", tmp_path / "sheet.csv", tmp_path / "log.parquet"
+        QUEUE.to_csv(queue, index=False)
+        assert export_of_files(queue, sheet, findings=["Edema"]) == 3
+        assert status_of_files(queue, log)["states"] == {"evaluation: waiting": 3}
+        pd.read_csv(sheet).assign(Edema=1).to_csv(sheet, index=False)
+        assert import_of_files(sheet, log, reader="r1", queue=queue)["new"] == 3
+        assert import_of_files(sheet, log, reader="r1", queue=queue)["new"] == 0
+        assert import_of_files(sheet, log, reader="r2", queue=queue)["readers"] == 2
+        assert status_of_files(queue, log)["states"] == {"evaluation: settled": 3}
 
-    def test_readers_who_always_agree_have_a_kappa_of_one(self) -> None:
-        log = import_reads(_sheet(a=1, b=0, c=0), reader="r1", queue=QUEUE)
-        log = import_reads(_sheet(a=1, b=0, c=0), reader="r2", queue=QUEUE, log=log)
-        found = agreement(log, replicates=50).iloc[0]
-        assert found["studies"] == 3
-        assert found["fleiss"] == pytest.approx(1)
-        assert found["cohen"] == pytest.approx(1)
-
-    def test_the_latent_reader_model_finds_the_careless_reader(self) -> None:
-        chance = np.random.default_rng(0)
-        truth = (chance.random(600) < 0.4).astype(float)
-        error = [0.05, 0.05, 0.35]
-        votes = np.column_stack([np.where(chance.random(600) < rate, 1 - truth, truth) for rate in error])
-        found = latent_readers(votes)
-        assert found.sensitivity[2] == pytest.approx(0.65, abs=0.08)
-        assert found.sensitivity[0] > 0.88
-        assert found.prevalence == pytest.approx(truth.mean(), abs=0.04)
+    def test_a_plan_counts_the_reads_that_exist(self, tmp_path: Path) -> None:
+        given, probs = _tables(120)
+        for name, frame in (("L", given), ("P", probs), ("R", given.head(100))):
+            frame.to_csv(tmp_path / f"{name}.csv", index_label="id")
+        before = plan_of_files(tmp_path / "L.csv", tmp_path / "P.csv", finding="A", half_width=0.01)
+        after = plan_of_files(
+            tmp_path / "L.csv", tmp_path / "P.csv", finding="A", half_width=0.01, reads=tmp_path / "R.csv"
+        )
+        assert after.curve[0][1] < 0.7 * before.curve[0][1]
