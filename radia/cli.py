@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,14 +86,19 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
         TimeRemainingColumn,
     )
 
+    if not sys.stderr.isatty():
+        yield lambda _step, _done, _total: None
+        return
     columns = (
-        TextColumn("{task.description:<14}"),
+        TextColumn("{task.description:<22}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
+    # a copy of the terminal: Dagster takes standard error for its logs while a step runs
+    terminal = os.fdopen(os.dup(sys.stderr.fileno()), "w")
+    with terminal, Progress(*columns, console=Console(file=terminal)) as bars:
         tasks: dict[str, Any] = {}
 
         def show(step: str, done: int, total: int) -> None:
