@@ -154,11 +154,12 @@ def mass_metrics(
 
 
 def _known(noisy: NoisySet, others: Sequence[FloatArray]) -> Evidence:
+    """With other models, their mean with this one is the score, and how far this one leaves the mean a covariate."""
     if not others:
         return evidence(noisy.scores, noisy.given)
-    z = normal_scores(noisy.scores)
-    peers = np.mean([normal_scores(score) for score in others], axis=0)
-    return evidence(noisy.scores, noisy.given, extra=(peers - z)[..., None])
+    own = normal_scores(noisy.scores)
+    together = np.mean([own, *(normal_scores(scores) for scores in others)], axis=0)
+    return evidence(together, noisy.given, extra=(own - together)[..., None])
 
 
 def _imputed(
@@ -364,8 +365,7 @@ def difference(
     if not len(rows) or not (noisy.sampling[rows] > 0).all():
         raise BiasedReads("a comparison needs reads with known sampling probabilities")
     chance = np.random.default_rng(seed)
-    both = (normal_scores(noisy.scores) + normal_scores(scores)) / 2
-    known = evidence(both, noisy.given, extra=(normal_scores(noisy.scores) - both)[..., None])
+    known = _known(noisy, [scores])
     parameters = draw(known, rows, noisy.truth[rows], draws=draws, sweeps=4, chance=chance)
     gaps = {metric: np.empty((draws, len(noisy.findings))) for metric in METRICS}
     for f in range(len(noisy.findings)):
