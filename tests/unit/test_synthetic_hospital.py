@@ -282,6 +282,8 @@ class TestReports:
 
     def test_the_labeler_reads_from_each_report_what_was_given(self):
         reports = pytest.importorskip("radia.reports", reason="the labeler of reports is not there yet")
+        if not hasattr(reports, "label_report"):
+            pytest.skip("the labeler of reports is not there yet")
         for study in plan_hospital(150, 2):
             read = reports.label_report(study.report).values
             given = {f: None if np.isnan(v) else int(v) for f, v in zip(FINDINGS, study.given.values, strict=True)}
