@@ -29,16 +29,18 @@ _SCALES = (1, 3)  # the second finds the strokes of larger letters
 _SURROUNDINGS = (65, 129)
 _ORDINARY = 4.7  # times the usual response around: more is a stroke
 _ENOUGH = 0.05  # of the range of the image: always a stroke (text of contrast 25/255 responds with up to 0.1)
-_DENSE = 0.36  # of a piece of a line is strokes; text of that contrast has 0.47 and more somewhere
+_DENSE = 0.36  # of a piece of a line is strokes; text of that contrast has 0.46 and more somewhere
 _LINE = (36, 12)  # pixels: the shortest piece of a line that is looked for
-_AROUND = 16
-_CELL = 32
+_AROUND = 24
+_SPECK, _TURNED_SPECK = 12, 48  # pixels: fewer dense ones together are chance
+_CELL = 16
 _TALLEST = 72  # pixels: larger lettering has thicker strokes, and is found at the next scale
-_INKED = 0.18  # of a line's box is strokes
+_INKED, _GOES_ON = 0.15, 0.15  # of a line's box, and of the piece after its end, is strokes
 _MOSAIC = 1024
-_HEAT, _SCORE = 0.25, 0.4
+_HEAT, _SCORE, _PEAK = 0.25, 0.4, 0.7
 _GROW = 1.7
 _LEGIBLE, _DOUBTFUL = 1.9, 0.5  # confidences of the characters read: their sum, and their mean
+_HOPELESS = 0.4  # so little after two readings: a third will not do
 _WORDS = re.compile(r"[A-Z0-9]+")
 
 _LOOKALIKES = str.maketrans("01|!", "OIII")
@@ -101,7 +103,7 @@ def find_text(stored: NDArray[Any]) -> list[Box]:
             if any(full.meets(other) and full.joined(other).area <= 1.1 * other.area for other in found):
                 continue
             if _names_somebody(level, strokes, box):
-                found.append(full)
+                found.append(_whole_line(strokes, box).scaled(scale, rows, cols))
     return found
 
 
@@ -154,12 +156,20 @@ class _Strokes:
         return cls(picture, (size >= threshold).astype(np.uint8))
 
 
-def _places(strokes: _Strokes) -> list[Box]:
-    """Rectangles outside which strokes are too sparse for a line of text, lying or standing."""
+def _places(strokes: _Strokes, *, beside: float) -> list[Box]:
+    """Rectangles outside which strokes are too sparse for a lying line of text.
+
+    A place counts where strokes are at least `beside` times as dense along a lying line as along a standing one.
+    """
     import cv2
 
     strong = strokes.strong.astype(np.float32)
-    dense = (cv2.blur(strong, _LINE) >= _DENSE) | (cv2.blur(strong, _LINE[::-1]) >= _DENSE)
+    lying, standing = cv2.blur(strong, _LINE), cv2.blur(strong, _LINE[::-1])
+    dense = ((lying >= _DENSE) & (lying >= np.float32(beside) * standing)).astype(np.uint8)
+    _, specks, sizes, _ = cv2.connectedComponentsWithStats(dense, connectivity=8)
+    large = sizes[:, 4] >= (_SPECK if beside < 1 else _TURNED_SPECK)
+    large[0] = False
+    dense = large[specks]
     rows, cols = strong.shape
     padded = np.zeros((-(-rows // _CELL) * _CELL, -(-cols // _CELL) * _CELL), bool)
     padded[:rows, :cols] = dense
@@ -241,9 +251,18 @@ def _mosaics(places: list[Box]) -> list[_Mosaic]:
 
 
 def _lines(strokes: _Strokes, detector: _Network) -> list[Box]:
-    """Boxes of lines of text, whatever they say."""
-    found = []
-    for mosaic in _mosaics(_places(strokes)):
+    """Boxes of lines of text, whatever they say. Standing lines are looked for in the picture turned by 90 degrees."""
+    cols = strokes.strong.shape[1]
+    turned = _Strokes(np.ascontiguousarray(np.rot90(strokes.picture)), np.ascontiguousarray(np.rot90(strokes.strong)))
+    standing = _lying_lines(turned, detector, beside=1.5)
+    upright = [Box(cols - box.y1, box.x0, cols - box.y0, box.x1) for box in standing]
+    lines = _without_doubles([*_lying_lines(strokes, detector, beside=0.8), *upright])
+    return [line for line in lines if _like_a_line(strokes, line)]
+
+
+def _lying_lines(strokes: _Strokes, detector: _Network, *, beside: float) -> list[Box]:
+    found: list[Box] = []
+    for mosaic in _mosaics(_places(strokes, beside=beside)):
         sides = [-(-side // 32) * 32 for side in (mosaic.high, max(mosaic.wide, 32))]
         canvas = np.full(sides, 128, np.uint8)
         for box, x, y in mosaic.pieces:
@@ -252,8 +271,8 @@ def _lines(strokes: _Strokes, detector: _Network) -> list[Box]:
         heat = detector.run(canvas)[0, 0]
         for box, x, y in mosaic.pieces:
             part = heat[y : y + box.y1 - box.y0, x : x + box.x1 - box.x0]
-            found += [_whole_line(strokes, line) for line in _hot(part, box, strokes.strong.shape)]
-    return _without_doubles([line for line in found if _like_a_line(strokes, line)])
+            found += _hot(part, box, strokes.strong.shape)
+    return found
 
 
 def _like_a_line(strokes: _Strokes, box: Box) -> bool:
@@ -272,7 +291,8 @@ def _hot(heat: NDArray[np.float32], place: Box, shape: tuple[int, ...]) -> Itera
     for index in range(1, count):
         x, y, wide, high, area = (int(number) for number in stats[index])
         inside = labels[y : y + high, x : x + wide] == index
-        if area < 8 or float(heat[y : y + high, x : x + wide][inside].mean()) < _SCORE:
+        values = heat[y : y + high, x : x + wide][inside]
+        if area < 8 or float(values.mean()) < _SCORE or float(values.max()) < _PEAK:
             continue
         grow = area * _GROW / (2 * (wide + high)) + 2
         x0, y0 = max(int(place.x0 + x - grow), 0), max(int(place.y0 + y - grow), 0)
@@ -293,9 +313,9 @@ def _whole_line(strokes: _Strokes, box: Box) -> Box:
         left = strong[box.y0 : box.y1, max(x0 - step, 0) : x0]
         right = strong[box.y0 : box.y1, x1 : x1 + step]
         before = x0, x1
-        if left.size and left.mean() > _INKED:
+        if left.size and left.mean() > _GOES_ON:
             x0 = max(x0 - step, 0)
-        if right.size and right.mean() > _INKED:
+        if right.size and right.mean() > _GOES_ON:
             x1 = min(x1 + step, strong.shape[1])
         if before == (x0, x1):
             break
@@ -303,12 +323,19 @@ def _whole_line(strokes: _Strokes, box: Box) -> Box:
 
 
 def _without_doubles(boxes: list[Box]) -> list[Box]:
-    """Without boxes that lie in another, as tiles that overlap give them."""
+    """Boxes that lie in another, or nearly, become one: tiles that overlap and the turned picture give them twice."""
     kept: list[Box] = []
     for box in sorted(boxes, key=lambda box: -box.area):
-        if not any(box.meets(other) and box.joined(other).area <= 1.05 * other.area for other in kept):
+        at = next((n for n, other in enumerate(kept) if box.meets(other) and _is_part(box, other)), None)
+        if at is None:
             kept.append(box)
+        else:
+            kept[at] = kept[at].joined(box)
     return kept
+
+
+def _is_part(box: Box, other: Box) -> bool:
+    return box.joined(other).area <= 1.3 * other.area
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -325,13 +352,15 @@ def _names_somebody(level: NDArray[Any], strokes: _Strokes, box: Box) -> bool:
 def _read(level: NDArray[Any], strokes: _Strokes, box: Box) -> tuple[frozenset[str], float, int]:
     """The words of the best reading (of gray and of strokes, turned as it may be), its confidence, its letters."""
     best: tuple[frozenset[str], float, int] = (frozenset(), 0.0, 0)
-    for picture in _pictures(level, strokes, box):
+    for number, picture in enumerate(_pictures(level, strokes, box)):
         text, confidence = _network("rec").read(picture)
         form = plain(text).translate(_LOOKALIKES) if plain(text).translate(_LOOKALIKES) in markers() else plain(text)
         letters = sum(c.isalnum() for c in form)
         if confidence > best[1]:
             best = (frozenset(_WORDS.findall(form)), confidence, letters)
-        if letters and confidence / letters > 0.9 and letters >= 2:
+        if letters and confidence / letters > 0.9:
+            break  # sure enough
+        if number == 1 and best[1] < _HOPELESS:
             break
     return best
 

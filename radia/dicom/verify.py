@@ -28,7 +28,7 @@ def verify(
     """Raises Refusal (RESIDUAL_IDENTIFIER) where an element may not stand or an identifier is still in the bytes."""
     bulk = [pixels.value, *(pixels.fragments or ())]
     header = b"".join(piece[:_HEAD] if any(piece is part for part in bulk) else piece for piece in pieces)
-    dataset = pydicom.dcmread(BytesIO(b"".join(map(bytes, pieces))), stop_before_pixels=True)
+    dataset = pydicom.dcmread(BytesIO(header), stop_before_pixels=True)
     _allowed(dataset, profile)
     for piece in made:  # pseudonyms, new UIDs and our own statements may resemble an identifier by chance
         header = header.replace(piece, b"")
