@@ -1,0 +1,361 @@
+"""What a sentence says of each finding it names: present, absent or uncertain, by the cues around the name.
+
+A cue ahead of a finding holds from where it stands to the end of its scope, over the items of a list; a cue behind one
+reaches back over the items joined to it. The words are the lexicon's; here is only how far they reach. (After NegEx,
+Chapman et al. 2001, and ConText, Harkema et al. 2009, with lists and states added.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from radia.findings import ABSENT, PRESENT, UNCERTAIN
+from radia.reports.lexicon import NORMAL, OTHER, Found, Lexicon
+from radia.reports.text import Word
+
+DEVICES = "Support Devices"
+_NEAR = 2
+_HISTORY: float = float("nan")
+"""Stands for a mention that is not of today."""
+
+_AHEAD = {
+    "negation ahead": ABSENT,
+    "no abnormality": ABSENT,
+    "resolution ahead": ABSENT,
+    "removal ahead": ABSENT,
+    "doubt ahead": UNCERTAIN,
+    "history ahead": _HISTORY,
+}
+_BEHIND = {"negation behind": ABSENT, "resolution behind": ABSENT, "removal behind": ABSENT, "doubt behind": UNCERTAIN}
+_NORMAL_CUES = frozenset({NORMAL, "no abnormality"})
+_NORMAL_PREDICATES = frozenset({"normal", "not enlarged", "free"})
+
+
+@dataclass(slots=True)
+class Mention:
+    """A finding named in a sentence; token positions [start, end)."""
+
+    findings: tuple[str, ...]
+    start: int
+    end: int
+    value: float = PRESENT
+    settled: bool = False
+    cues: list[str] = field(default_factory=list)
+
+    def say(self, value: float, cue: str) -> None:
+        """Takes a value from a cue."""
+        self.value = value
+        self.cues.append(cue)
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A mention or a cue, in the order of the sentence."""
+
+    start: int
+    end: int
+    cue: str = ""
+    mention: Mention | None = None
+    of_state: bool = False
+
+
+def mentions(tokens: Sequence[Word], lexicon: Lexicon) -> list[Mention]:
+    """The findings that a sentence names, with their values; those of the past and of relatives left out."""
+    items = _with_states(lexicon.phrases(tokens), lexicon, tokens)
+    if any(item.cue == "relative" for item in items):
+        return []
+    normal = [Mention((NORMAL,), item.start, item.end, PRESENT, True) for item in items if item.cue in _NORMAL_CUES]
+    if not any(item.mention for item in items):
+        return normal
+    _apply_ahead(items, tokens, lexicon)
+    _apply_behind(items)
+    _apply_near(items)
+    _apply_between(items)
+    told = [item.mention for item in items if item.mention and item.mention.value == item.mention.value]
+    return told + normal
+
+
+# --- states: "the heart is enlarged" --------------------------------------------------------------------------------
+
+
+def _with_states(found: Sequence[Found], lexicon: Lexicon, tokens: Sequence[Word]) -> list[_Item]:
+    items: list[_Item] = []
+    for index, phrase in enumerate(found):
+        meaning = phrase.meaning
+        if meaning.kind == "finding":
+            value = PRESENT if meaning.value is None else meaning.value
+            mention = Mention((meaning.name,), phrase.start, phrase.end, value, meaning.value is not None)
+            items.append(_Item(phrase.start, phrase.end, mention=mention))
+        elif meaning.kind == "subject":
+            items.extend(_state_items(found, index, lexicon, tokens))
+        elif meaning.kind == "predicate":
+            cue = NORMAL if meaning.name in _NORMAL_PREDICATES else "modifier"
+            items.append(_Item(phrase.start, phrase.end, cue=cue))
+        elif meaning.kind == "cue":
+            items.append(_Item(phrase.start, phrase.end, cue=meaning.name))
+    return sorted(items, key=lambda item: item.start)
+
+
+def _state_items(found: Sequence[Found], index: int, lexicon: Lexicon, tokens: Sequence[Word]) -> list[_Item]:
+    """What is said of a part (heart, mediastinum, angles), as a mention; nothing where no predicate is found."""
+    subject = found[index]
+    state = lexicon.states[subject.meaning.name]
+    predicate = _predicate(found, index, state.values, tokens)
+    if predicate is None:
+        return []
+    value = state.values[predicate.meaning.name]
+    mention = Mention(state.findings, subject.start, subject.end, value, value != PRESENT)
+    mention.cues.append(predicate.meaning.name)
+    # an adjective such as "enlarged" can be denied or doubted where it stands; the mention is judged there
+    start = max(predicate.start, subject.start)
+    return [_Item(start, max(predicate.end, subject.end), "", mention, True)]
+
+
+def _predicate(found: Sequence[Found], index: int, values: Iterable[str], tokens: Sequence[Word]) -> Found | None:
+    subject = found[index]
+    before = found[index - 1] if index else None
+    behind = next(_following_predicates(found, index, values), None)
+    ahead = before if before and before.meaning.kind == "predicate" and before.meaning.name in values else None
+    if ahead and subject.start - ahead.end > 1:
+        ahead = None
+    if behind and ahead:
+        crosses = any(token.text in {",", ":"} for token in tokens[subject.end : behind.start])
+        taken = index >= 2 and found[index - 2].meaning.kind == "subject" and not crosses
+        return behind if taken or behind.start - subject.end <= 1 else ahead
+    if behind or ahead:
+        return behind or ahead
+    return _shared_predicate(found, index, values)
+
+
+def _following_predicates(found: Sequence[Found], index: int, values: Iterable[str]) -> Iterable[Found]:
+    for phrase in found[index + 1 :]:
+        kind, name = phrase.meaning.kind, phrase.meaning.name
+        if kind == "predicate":
+            if name in values:
+                yield phrase
+            return
+        if kind == "finding":
+            return
+        if kind == "cue" and name in {"end of scope"}:
+            return
+
+
+def _shared_predicate(found: Sequence[Found], index: int, values: Iterable[str]) -> Found | None:
+    """"Normal heart size and mediastinal contours": the adjective ahead of the first of several parts."""
+    for place in range(index - 1, -1, -1):
+        meaning = found[place].meaning
+        if meaning.kind == "predicate":
+            return found[place] if meaning.name in values else None
+        if meaning.kind != "subject" and meaning.name not in {"and", "comma", "or"}:
+            return None
+    return None
+
+
+# --- cues ahead -----------------------------------------------------------------------------------------------------
+
+
+def _apply_ahead(items: Sequence[_Item], tokens: Sequence[Word], lexicon: Lexicon) -> None:
+    value: float | None = None
+    cue = ""
+    joined = False
+    for index, item in enumerate(items):
+        if item.mention is not None:
+            if value is not None and not _keeps(item, cue, value):
+                item.mention.say(value, cue)
+            continue
+        name = item.cue
+        if name in _AHEAD:
+            denied = value == ABSENT and not joined
+            if not (denied and name == "doubt ahead"):
+                value, cue = _AHEAD[name], name
+                joined = False
+        elif name in {"end of scope", "weak end", "colon", "neutral"}:
+            if name != "neutral" or value == _HISTORY:
+                value = None
+        elif name in {"comma", "and"} and value is not None:
+            joined = True
+            if not _list_goes_on(items, index, tokens, lexicon, doubted=value != ABSENT):
+                value = None
+    return
+
+
+def _keeps(item: _Item, cue: str, value: float) -> bool:
+    """Whether a mention is not touched by a cue ahead of it."""
+    assert item.mention is not None  # noqa: S101
+    if item.mention.settled:
+        return value == value
+    if cue == "removal ahead":
+        return item.mention.findings != (DEVICES,)
+    return cue == "resolution ahead" and item.mention.findings == (DEVICES,)
+
+
+def _list_goes_on(items: Sequence[_Item], index: int, tokens: Sequence[Word], lexicon: Lexicon, *, doubted: bool) -> bool:
+    """Whether what follows a comma or an "and" is another item under the same cue."""
+    following = tokens[items[index].end].text if items[index].end < len(tokens) else ""
+    if following in lexicon.links:
+        return True
+    rest = items[index + 1 :]
+    if rest and rest[0].cue in {"or", "versus"}:
+        return True
+    own = _until_join(rest)
+    if any(item.of_state for item in own):
+        return False
+    marked = any(item.cue in {"modifier", "resolution behind", "negation behind", "doubt near"} for item in own)
+    if _ends_in_or(rest):
+        return not (doubted and marked)
+    if items[index].cue == "comma" and doubted:
+        return False
+    return not marked
+
+
+def _until_join(items: Sequence[_Item]) -> list[_Item]:
+    own: list[_Item] = []
+    for item in items:
+        if item.cue in {"comma", "and", "or", "versus", "end of scope", "colon"}:
+            break
+        own.append(item)
+    return own
+
+
+def _ends_in_or(items: Sequence[_Item]) -> bool:
+    """Whether the list runs on to an "or" before anything else is asserted or denied."""
+    seen_mention = False
+    for item in items:
+        if item.mention is not None:
+            if item.of_state:
+                return False
+            seen_mention = True
+        elif item.cue == "or":
+            return seen_mention
+        elif item.cue in _AHEAD or item.cue in {"end of scope", "colon", "weak end"}:
+            return False
+    return False
+
+
+# --- cues behind ----------------------------------------------------------------------------------------------------
+
+
+def _apply_behind(items: Sequence[_Item]) -> None:
+    for index, item in enumerate(items):
+        if item.cue not in _BEHIND:
+            continue
+        value = _BEHIND[item.cue]
+        for mention in _reached_back(items, index):
+            if item.cue == "removal behind" and mention.findings != (DEVICES,):
+                continue
+            if mention.settled or (value == UNCERTAIN and mention.value == ABSENT):
+                continue
+            mention.say(value, item.cue)
+
+
+def _reached_back(items: Sequence[_Item], index: int) -> list[Mention]:
+    """The nearest mention ahead of a cue, and those joined to it by "and", "or", or a list that ends in one."""
+    reached: list[Mention] = []
+    conjunction = False
+    for item in reversed(items[:index]):
+        if item.mention is not None:
+            if item.of_state:
+                break
+            reached.append(item.mention)
+        elif item.cue in {"and", "or"} and reached:
+            conjunction = True
+        elif item.cue == "comma":
+            if reached and not conjunction:
+                break
+        elif item.cue in {"modifier", "neutral", "colon", "doubt near", NORMAL}:
+            if reached and item.cue == "colon":
+                break
+        else:
+            break
+        if len(reached) > 1 and not conjunction:
+            return reached[:1]
+    return reached if conjunction else reached[:1]
+
+
+# --- doubt beside and between ---------------------------------------------------------------------------------------
+
+
+def _apply_near(items: Sequence[_Item]) -> None:
+    """"Possible pneumonia", "pneumonie possible", "pneumonie ?": the one it stands beside."""
+    for index, item in enumerate(items):
+        if item.cue == "doubt near":
+            mention = _beside(items, index)
+        elif item.cue == "question":
+            mention = _before(items, index) or _after(items, index)
+        else:
+            continue
+        if mention is not None and not mention.settled and mention.value != ABSENT:
+            mention.say(UNCERTAIN, item.cue)
+            for other in _or_partners(items, mention):
+                if other.value == PRESENT and not other.settled:
+                    other.say(UNCERTAIN, item.cue)
+
+
+def _beside(items: Sequence[_Item], index: int) -> Mention | None:
+    after, before = _after(items, index), _before(items, index)
+    here = items[index]
+    if after and after.start - here.end <= _NEAR:
+        return after
+    if before:
+        return before
+    return after
+
+
+def _before(items: Sequence[_Item], index: int) -> Mention | None:
+    for item in reversed(items[:index]):
+        if item.mention is not None:
+            return item.mention
+        if item.cue in {"comma", "colon", "end of scope", "and"}:
+            return None
+    return None
+
+
+def _after(items: Sequence[_Item], index: int) -> Mention | None:
+    for item in items[index + 1 :]:
+        if item.mention is not None:
+            return item.mention
+        if item.cue not in {"modifier", "doubt near", "neutral", NORMAL}:
+            return None
+    return None
+
+
+def _or_partners(items: Sequence[_Item], mention: Mention) -> list[Mention]:
+    place = next(i for i, item in enumerate(items) if item.mention is mention)
+    partners: list[Mention] = []
+    for direction in (-1, 1):
+        at = place + direction
+        crossed = False
+        while 0 <= at < len(items):
+            item = items[at]
+            if item.mention is not None:
+                if crossed:
+                    partners.append(item.mention)
+                break
+            if item.cue in {"or", "versus"}:
+                crossed = True
+            elif item.cue not in {"modifier", NORMAL}:
+                break
+            at += direction
+    return partners
+
+
+def _apply_between(items: Sequence[_Item]) -> None:
+    """"A versus B", and "A or B" where neither is denied: both uncertain. Two names of one finding stay certain."""
+    for index, item in enumerate(items):
+        if item.cue not in {"or", "versus"}:
+            continue
+        before, after = _before(items, index), _after(items, index)
+        if before is None or after is None or before.findings == after.findings:
+            continue
+        pair = [m for m in (before, after) if m.findings != (DEVICES,) and not m.settled]
+        if len(pair) < 2 or any(m.value != PRESENT for m in pair):
+            if item.cue == "versus":
+                for m in pair:
+                    if m.value == PRESENT:
+                        m.say(UNCERTAIN, item.cue)
+            continue
+        if OTHER in before.findings or OTHER in after.findings:
+            pair = [m for m in pair if OTHER not in m.findings]
+        for m in pair:
+            m.say(UNCERTAIN, item.cue)

@@ -1,0 +1,133 @@
+"""Report text to sentences of folded words that know where they stood. No medicine here.
+
+Folding takes away what must not change a label: case, accents, ligatures, hyphens, apostrophes and the width of spaces.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+SENTENCE_END = frozenset({".", ";", "!", "\n", "\n\n", "•"})
+_TOKEN = re.compile(
+    r"(?<![a-z])[wsrch]/[opw](?![a-z])|[a-z0-9]+(?:[.,][0-9]+)*\+?|\n(?:[ \t\r\f\v]*\n)*|[.,;:!?()/•]|(?<=\s)[-*](?=\s)"
+)
+_PLAIN = {
+    ord(c): d
+    for c, d in {"’": "'", "‘": "'", "ʼ": "'", "`": "'", "–": "-", "—": "-", "‑": "-", "·": "•", "\xa0": " "}.items()
+} | {ord("\r"): " ", ord("\u2028"): "\n"}
+_LONGER = str.maketrans({"œ": "oe", "Œ": "oe", "æ": "ae", "Æ": "ae", "ß": "ss", "ﬁ": "fi", "ﬂ": "fl", "…": "..."})
+_SURE_WRAP = 40
+"""Characters below which a line is never taken for one that was wrapped for width."""
+
+
+def _folding_table() -> dict[int, str]:
+    table = dict(_PLAIN)
+    for code in range(0x41, 0x250):
+        base = unicodedata.normalize("NFD", chr(code))[0].lower()
+        if len(base) == 1:
+            table.setdefault(code, base)
+    return table
+
+
+_FOLD = _folding_table()
+_NEEDS_CARE = re.compile("[^\x00-\u024f\u2010-\u2030]|[œŒæÆß…]")
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A folded word or punctuation mark, and its span in the report as it was given."""
+
+    text: str
+    start: int
+    end: int
+
+
+def fold(text: str) -> str:
+    """The text without case, accents and ligatures."""
+    return _fold_with_offsets(text)[0]
+
+
+def _fold_with_offsets(text: str) -> tuple[str, list[int] | None]:
+    """The folded text and, where its length changed, the place in the original of each of its characters."""
+    if not _NEEDS_CARE.search(text):
+        return text.translate(_FOLD), None
+    pieces: list[str] = []
+    offsets: list[int] = []
+    for place, character in enumerate(text):
+        if unicodedata.combining(character):
+            continue
+        longer = character.translate(_LONGER)
+        if len(longer) == 1 and ord(longer) > 0x24F:
+            longer = "".join(c for c in unicodedata.normalize("NFKD", longer) if not unicodedata.combining(c))
+        piece = longer.translate(_FOLD)
+        pieces.append(piece)
+        offsets.extend([place] * len(piece))
+    offsets.append(len(text))
+    return "".join(pieces), offsets
+
+
+def words(text: str) -> list[Word]:
+    """The words and punctuation marks of a report, line ends among them. Decimals are one word."""
+    folded, offsets = _fold_with_offsets(text)
+    breaks = _line_breaks(text)
+    found: list[Word] = []
+    for match in _TOKEN.finditer(folded):
+        token, start, end = match.group(), match.start(), match.end()
+        if offsets is not None:
+            start, end = offsets[start], offsets[end - 1] + 1
+        if token[0] == "\n":
+            if token.count("\n") > 1:
+                token = "\n\n"
+            elif start in breaks:
+                token = "\n"
+            else:
+                continue
+        elif token in "-*":
+            token = "•"
+        found.append(Word(token, start, end))
+    return found
+
+
+def _line_breaks(text: str) -> set[int]:
+    """Where a single line end ends a sentence, and does not merely wrap a long line.
+
+    In text of both cases the next line's first letter tells; in text of one case the width of the lines does.
+    """
+    if "\n" not in text:
+        return set()
+    lines = text.split("\n")
+    cased = not (text.isupper() or text.islower())
+    width = max(len(line.rstrip()) for line in lines)
+    breaks: set[int] = set()
+    place = -1
+    for line, following in zip(lines, lines[1:], strict=False):
+        place += len(line) + 1
+        line, following = line.rstrip(), following.lstrip()
+        first = following.split(" ", 1)[0] if following else ""
+        if cased and first[:1].islower():
+            continue
+        fits = len(line) + 1 + len(first) <= width
+        if fits or len(line) < _SURE_WRAP or (cased and first[:1].isupper() and line[-1:] in ".;:!?"):
+            breaks.add(place)
+    return breaks
+
+
+def sentences(tokens: list[Word], abbreviations: frozenset[str]) -> Iterator[tuple[list[Word], str]]:
+    """Sentences and the mark that ended each. A full stop after an abbreviation or a single letter ends none."""
+    sentence: list[Word] = []
+    for token in tokens:
+        if token.text not in SENTENCE_END:
+            sentence.append(token)
+            continue
+        if token.text == "." and sentence and _abbreviates(sentence[-1].text, abbreviations):
+            continue
+        yield sentence, token.text
+        sentence = []
+    yield sentence, ""
+
+
+def _abbreviates(word: str, abbreviations: frozenset[str]) -> bool:
+    return word in abbreviations or (len(word) == 1 and word.isalpha())
