@@ -95,7 +95,11 @@ class Lexicon:
         for reason, phrases in source["asides"].items():
             for phrase in _expanded(phrases):
                 self._add(phrase, Meaning("aside", reason), self.asides)
-        self._literals, self._stems = _keys([self._root, self.headings, self.asides])
+        reporting = str(source["verbs that report"]).split()
+        self.reporting_verbs = _Node()
+        for word in reporting:
+            self._add(word, Meaning("aside", "reports"), self.reporting_verbs)
+        self._literals, self._stems = _keys([self._root, self.headings, self.asides, self.reporting_verbs])
         self._stems_by_start: dict[str, list[str]] = {}
         for stem in self._stems:
             self._stems_by_start.setdefault(stem[:3], []).append(stem)
@@ -174,6 +178,10 @@ class Lexicon:
             found.append(Found(meaning, place, end))
             place = end
         return found
+
+    def reports(self, tokens: Sequence[Word]) -> bool:
+        """Whether a sentence has a verb (or a "normal") that states what is seen."""
+        return any(key in self.reporting_verbs.following for token in tokens for key in self.keys(token.text))
 
     def starts(self, tokens: Sequence[Word], place: int, *, root: _Node) -> Found | None:
         """The phrase of `root` (headings or asides) that begins at this token."""

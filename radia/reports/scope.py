@@ -185,9 +185,8 @@ def _keeps(item: _Item, cue: str, value: float) -> bool:
     assert item.mention is not None  # noqa: S101
     if item.mention.settled:
         return value == value
-    if cue == "removal ahead":
-        return item.mention.findings != (DEVICES,)
-    return cue == "resolution ahead" and item.mention.findings == (DEVICES,)
+    devices = item.mention.findings == (DEVICES,)
+    return not devices if cue == "removal ahead" else devices and cue in {"resolution ahead", "history ahead"}
 
 
 def _list_goes_on(items: Sequence[_Item], index: int, tokens: Sequence[Word], lexicon: Lexicon, *, doubted: bool) -> bool:
@@ -295,11 +294,10 @@ def _apply_near(items: Sequence[_Item]) -> None:
 def _beside(items: Sequence[_Item], index: int) -> Mention | None:
     after, before = _after(items, index), _before(items, index)
     here = items[index]
-    if after and after.start - here.end <= _NEAR:
-        return after
-    if before:
-        return before
-    return after
+    if after and before:
+        ahead = after.start - here.end
+        return after if ahead <= _NEAR or ahead < here.start - before.end else before
+    return after or before
 
 
 def _before(items: Sequence[_Item], index: int) -> Mention | None:

@@ -14,6 +14,7 @@ from radia.reports.text import Word, sentences, words
 
 READ = frozenset({"findings", "impression"})
 UNHEADED = "none"
+_UNLESS_REPORTING = frozenset({"indication", "technique"})
 _MARKS = frozenset(",:?/()")
 _FOREIGN_SHARE = 2
 """Foreign common words in a sentence, at least, before it is left alone."""
@@ -112,7 +113,8 @@ def _heading_at(tokens: list[Word], place: int, end: str, *, at_start: bool) -> 
             continue
         after = found.end
         alone = at_start and after == len(tokens) and end.startswith("\n")
-        if after < len(tokens) and tokens[after].text == ":":
+        plain = at_start or found.meaning.name in READ or after - place > 1
+        if plain and after < len(tokens) and tokens[after].text == ":":
             return found.meaning.name, after + 1
         if alone:
             return found.meaning.name, after
@@ -121,7 +123,8 @@ def _heading_at(tokens: list[Word], place: int, end: str, *, at_start: bool) -> 
 
 def _without_aside(words_of: Lexicon, tokens: Sequence[Word]) -> Sequence[Word]:
     """What is left of a sentence that begins as those do that state no finding: nothing, or what follows its colon."""
-    if not tokens or words_of.starts(tokens, 0, root=words_of.asides) is None:
+    aside = words_of.starts(tokens, 0, root=words_of.asides) if tokens else None
+    if aside is None or (aside.meaning.name in _UNLESS_REPORTING and words_of.reports(tokens)):
         return tokens
     colon = next((i for i, token in enumerate(tokens) if token.text == ":"), None)
     return () if colon is None else tokens[colon + 1 :]
