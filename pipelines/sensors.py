@@ -7,6 +7,15 @@ from pipelines.resources import Site
 from radia import steps
 
 
+@dg.sensor(minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.STOPPED)
+def approval_sensor(context: dg.SensorEvaluationContext, site: Site) -> dg.SkipReason:
+    """Acts on what people approved or rejected in MLflow: re-checks the gate and moves the alias `champion`."""
+    acted = steps.act_on_approvals(site.peek())
+    for one in acted:
+        context.log.info(f"{one.candidate}: {one.outcome}: {one.why}")
+    return dg.SkipReason("; ".join(f"{one.candidate} {one.outcome}" for one in acted) or "nobody decided anything new")
+
+
 @dg.sensor(job=retrain, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.STOPPED)
 def inbox_sensor(context: dg.SensorEvaluationContext, site: Site) -> dg.RunRequest | dg.SkipReason:
     """Starts the job when files lie in the inbox that were not there at the last look, and none is still growing."""

@@ -344,6 +344,8 @@ def suspects(
 @click.option("--probs", type=EXISTING_FILE, help="CSV: id and probabilities.")
 @click.option("--thresholds", type=EXISTING_FILE, help="CSV: finding,threshold.")
 @click.option("--decisions", type=EXISTING_FILE, help="CSV: id and decisions (0 or 1).")
+@click.option("--patients", type=EXISTING_FILE, help="CSV: id and patient, for intervals by patient.")
+@click.option("--readers", type=EXISTING_FOLDER, help="A folder of CSVs, one a human reader: id and decisions.")
 @click.option("--seed", default=0, show_default=True)
 @params_option
 @prints
@@ -354,6 +356,8 @@ def evaluate(
     probs: Path | None,
     thresholds: Path | None,
     decisions: Path | None,
+    patients: Path | None,
+    readers: Path | None,
     seed: int,
     params: Path | None,
 ) -> object:
@@ -366,7 +370,15 @@ def evaluate(
     if probs is not None and truth is not None and noisy is None:
         from radia.evaluate import evaluate_files
 
-        return evaluate_files(truth=truth, probs=probs, thresholds=thresholds, decisions=decisions, seed=seed)
+        return evaluate_files(
+            truth=truth,
+            probs=probs,
+            thresholds=thresholds,
+            decisions=decisions,
+            patients=patients,
+            readers=readers,
+            seed=seed,
+        )
     if probs is not None and noisy is not None and reads is not None and truth is None:
         from radia.estimate import estimate_files
 
@@ -440,14 +452,100 @@ def audit() -> None:
 
 
 @audit.command()
+@click.argument("bundle", required=False, type=EXISTING_FILE)
 @prints
-def verify() -> tuple[object, str]:
-    """Re-check the ledger's chain and every recorded digest."""
+def verify(bundle: Path | None) -> tuple[object, str]:
+    """Re-check the ledger's chain and every recorded digest; or a bundle of evidence."""
+    from radia import steps
+
+    if bundle is not None:
+        from radia.bundle import verify_bundle
+
+        verify_bundle(bundle)
+        return {"bundle": str(bundle), "whole": True}, f"{bundle}: nothing was changed"
+    with opened() as site:
+        checked = steps.verify(site)
+    text = (
+        f"{checked.events} events, {checked.artefacts} files, {checked.objects} DVC objects and {checked.models} "
+        "models: nothing was changed"
+    )
+    return checked.as_json(), text
+
+
+@audit.command("bundle")
+@click.argument("model")
+@click.argument("target", type=ANY_PATH)
+@prints
+def audit_bundle(model: str, target: Path) -> tuple[object, str]:
+    """Write the evidence behind MODEL, to be checked elsewhere with nothing but Python."""
     from radia import steps
 
     with opened() as site:
-        checked = steps.verify(site)
-    return checked, f"{checked['events']} events and {checked['artefacts']} artefacts: nothing was changed"
+        written = steps.bundle(site, model, target)
+    return {"bundle": str(written)}, f"written: {written}"
+
+
+@main.command()
+@click.argument("patient")
+@click.option("--reason", default="", help="Why; stays in the record.")
+@prints
+def withdraw(patient: str, reason: str) -> tuple[object, str]:
+    """Take a patient out of every later snapshot; lists the models that saw them."""
+    from radia import steps
+
+    with opened() as site:
+        done = steps.withdraw(site, patient, reason=reason)
+    models = ", ".join(done.models) or "none"
+    text = f"{done.patient}: {done.images} images stay out of later snapshots; models that saw them: {models}"
+    return {"patient": done.patient, "images": done.images, "models": list(done.models)}, text
+
+
+# --- a person's word ------------------------------------------------------------------------------------------------
+
+approver_option = click.option("--approver", required=True, help="The person who decides.")
+reason_option = click.option("--reason", required=True, help="Why; stays in the record.")
+
+
+@main.command()
+@click.argument("version")
+@approver_option
+@reason_option
+@click.option("--override", default="", help="Why it is approved although the gate did not pass.")
+@prints
+def promote(version: str, approver: str, reason: str, override: str) -> tuple[object, str]:
+    """Put candidate VERSION in use on a person's word."""
+    from radia import steps
+
+    with opened() as site:
+        done = steps.promote(site, version, approver=approver, reason=reason, override=override)
+    before = done.previous.uri if done.previous else None
+    return {"in use": done.version.uri, "previous": before}, f"{done.version.uri} is in use"
+
+
+@main.command()
+@click.argument("version")
+@approver_option
+@reason_option
+@prints
+def reject(version: str, approver: str, reason: str) -> tuple[object, str]:
+    """Refuse candidate VERSION."""
+    from radia import steps
+
+    with opened() as site:
+        done = steps.reject(site, version, approver=approver, reason=reason)
+    return {"candidate": done.candidate, "outcome": done.outcome}, f"{done.candidate}: {done.outcome}"
+
+
+@main.command()
+@reason_option
+@prints
+def rollback(reason: str) -> tuple[object, str]:
+    """Put the previous model in use again."""
+    from radia import steps
+
+    with opened() as site:
+        done = steps.roll_back(site, reason=reason)
+    return {"in use": done.version.uri}, f"{done.version.uri} is in use again"
 
 
 # --- services -------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from radia.steps.data import (
     snapshot,
     table_of,
 )
-from radia.steps.lineage import trace, verify
+from radia.steps.lineage import act_on_approvals, bundle, promote, reject, roll_back, trace, verify, withdraw
 from radia.steps.models import base_model, evaluate, finetune, gate, register, suspects
 from radia.steps.run import Outcome, Progress, Run, open_run, recorded, silent
 
@@ -26,8 +26,10 @@ __all__ = [
     "Outcome",
     "Progress",
     "Run",
+    "act_on_approvals",
     "base_model",
     "batches",
+    "bundle",
     "check",
     "current_snapshot",
     "deidentify",
@@ -40,12 +42,16 @@ __all__ = [
     "intake",
     "labels",
     "open_run",
+    "promote",
     "recorded",
     "register",
+    "reject",
+    "roll_back",
     "silent",
     "snapshot",
     "suspects",
     "table_of",
     "trace",
     "verify",
+    "withdraw",
 ]

@@ -1,14 +1,19 @@
-"""Questions asked of what the steps left behind."""
+"""Questions asked of what the steps left behind, and what people say of it."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from radia.ledger import verify_artefacts
+from radia.dicom.pseudonyms import load_key
 from radia.steps.run import Run
 
 if TYPE_CHECKING:
+    from radia.approval import Acted
+    from radia.audit import Audit
+    from radia.registry import Promotion
     from radia.trace import Tree
+    from radia.withdrawal import Withdrawal
 
 
 def trace(run: Run, kind: str, identifier: str) -> Tree:
@@ -23,7 +28,64 @@ def trace(run: Run, kind: str, identifier: str) -> Tree:
     return lineage.trace_patient(run.workspace, run.ledger, identifier)
 
 
-def verify(run: Run) -> dict[str, int]:
-    """Re-checks the ledger's chain and every recorded file. Raises ChainBroken, naming the first bad one."""
-    checked = run.ledger.verify()
-    return {"events": checked.events, "artefacts": verify_artefacts(run.workspace, run.ledger)}
+def verify(run: Run) -> Audit:
+    """Re-checks chain, anchors, files, DVC objects and registered models. Raises ChainBroken, naming the first bad."""
+    from radia.audit import audit
+
+    return audit(run.workspace, run.ledger)
+
+
+def bundle(run: Run, model: str, target: Path) -> Path:
+    """Writes the evidence behind a model for an auditor elsewhere. Raises UnknownId."""
+    from radia.bundle import write_bundle
+
+    site = run.workspace
+    kept = {"params.yaml": site.root / "params.yaml"}
+    kept |= {name: site.evaluation / name for name in ("metrics.json", "decision.json")}
+    files = {name: path.read_bytes() for name, path in kept.items() if path.is_file()}
+    return write_bundle(site, run.ledger, trace(run, "model", model), target, files=files, actor=run.actor)
+
+
+def withdraw(run: Run, patient: str, *, reason: str = "") -> Withdrawal:
+    """Takes a patient, by pseudonym or by the hospital's identifier, out of every later snapshot. Raises UnknownId."""
+    from radia import withdrawal
+
+    key = load_key(run.workspace.key_file) if run.workspace.key_file.is_file() else None
+    return withdrawal.withdraw(run.workspace, run.ledger, patient, actor=run.actor, key=key, reason=reason)
+
+
+def promote(run: Run, version: str, *, approver: str, reason: str, override: str = "") -> Promotion:
+    """Puts a candidate in use on a person's word. Raises PromotionRefused."""
+    from radia import approval
+
+    return approval.promote(
+        run.workspace,
+        run.ledger,
+        version,
+        approver=approver,
+        reason=reason,
+        override=override,
+        settings=run.settings.gate,
+        actor=run.actor,
+    )
+
+
+def reject(run: Run, version: str, *, approver: str, reason: str) -> Acted:
+    """Records a person's refusal of a candidate."""
+    from radia import approval
+
+    return approval.reject(run.workspace, run.ledger, version, approver=approver, reason=reason, actor=run.actor)
+
+
+def roll_back(run: Run, *, reason: str) -> Promotion:
+    """Puts the previous model in use again. Raises RegistryError, PromotionRefused."""
+    from radia import approval
+
+    return approval.roll_back(run.workspace, run.ledger, actor=run.actor, reason=reason)
+
+
+def act_on_approvals(run: Run) -> list[Acted]:
+    """Acts on what people decided in MLflow since the last time."""
+    from radia import approval
+
+    return approval.act_on_approvals(run.workspace, run.ledger, settings=run.settings.gate, actor=run.actor)

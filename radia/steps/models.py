@@ -83,7 +83,7 @@ def suspects(run: Run) -> Outcome:
         given = _given_by_image(frozen)
         probabilities = out_of_fold(
             features,
-            given.to_numpy(),
+            given.fillna(0.0).to_numpy(),
             frozen.images["patient"].to_numpy(),
             folds=run.settings.suspects.folds,
             seed=run.settings.seed,
@@ -243,11 +243,17 @@ def register(run: Run) -> Outcome:
             metrics=registry.flat_metrics(metrics),
             artifacts=[site.evaluation, site.quality],
             checkpoint=site.models / "candidate",
-            tags={**run.tags, **evidence, "dvc": recorded(site, "snapshot")[0].outputs["dvc"], "gate": verdict},
+            tags={
+                **run.tags,
+                **evidence,
+                "dvc": recorded(site, "snapshot")[0].outputs["dvc"],
+                "gate": verdict,
+                "ledger": str(run.ledger.head()),
+            },
             card=card.model_card(metrics=metrics, decision=decision, snapshot=frozen, evidence=evidence),
             input_example=ImageStore(site.images).read(list(frozen.images["image"][:2])),
         )
-        return {f"cxr-candidate/{candidate.version}": candidate.run_id}, {
+        return {f"cxr-candidate/{candidate.version}": candidate.run_id, "record": candidate.record}, {
             "model": "cxr-candidate",
             "version": candidate.version,
             "run": candidate.run_id,
