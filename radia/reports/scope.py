@@ -15,7 +15,9 @@ from radia.reports.lexicon import NORMAL, OTHER, Found, Lexicon
 from radia.reports.text import Word
 
 DEVICES = "Support Devices"
-_NEAR = 2
+_NEAR, _FAR = 2, 5
+"""Tokens from a cue to what it stands beside; from a part to an adjective that calls it abnormal."""
+_CALM = ("normal", "not ", "free")
 _HISTORY: float = float("nan")
 """Stands for a mention that is not of today."""
 
@@ -132,7 +134,8 @@ def _following_predicates(found: Sequence[Found], index: int, values: Iterable[s
     for phrase in found[index + 1 :]:
         kind, name = phrase.meaning.kind, phrase.meaning.name
         if kind == "predicate":
-            if name in values:
+            far = phrase.start - found[index].end > _FAR and not name.startswith(_CALM)
+            if name in values and not far:
                 yield phrase
             return
         if kind == "finding":
@@ -344,6 +347,8 @@ def _apply_between(items: Sequence[_Item]) -> None:
         if item.cue not in {"or", "versus"}:
             continue
         before, after = _before(items, index), _after(items, index)
+        if any(earlier.cue == "neutral" for earlier in items[:index]) and item.cue == "or":
+            continue
         if before is None or after is None or before.findings == after.findings:
             continue
         pair = [m for m in (before, after) if m.findings != (DEVICES,) and not m.settled]

@@ -14,7 +14,7 @@ from radia.reports.text import Word, sentences, words
 
 READ = frozenset({"findings", "impression"})
 UNHEADED = "none"
-_UNLESS_REPORTING = frozenset({"indication", "technique"})
+_UNLESS_REPORTING = frozenset({"indication", "technique", "comparison"})
 _MARKS = frozenset(",:?/()")
 _FOREIGN_SHARE = 2
 """Foreign common words in a sentence, at least, before it is left alone."""
