@@ -35,11 +35,13 @@ _AROUND = 24
 _SPECK, _TURNED_SPECK = 12, 48  # pixels: fewer dense ones together are chance
 _CELL = 16
 _TALLEST = 72  # pixels: larger lettering has thicker strokes, and is found at the next scale
-_INKED, _GOES_ON = 0.15, 0.15  # of a line's box, and of the piece after its end, is strokes
+_INKED, _GOES_ON = 0.15, 0.2  # of a line's box, and of the piece after its end, is strokes
 _MOSAIC = 1024
 _HEAT, _SCORE, _PEAK = 0.25, 0.4, 0.7
 _GROW = 1.7
-_LEGIBLE, _DOUBTFUL = 1.9, 0.5  # confidences of the characters read: their sum, and their mean
+_LEGIBLE = 1.9  # sum of the confidences of the characters read: two certain ones, or more doubtful ones
+_SURE, _SURE_STANDING, _SURE_LARGE = 0.6, 0.7, 0.8  # their mean (a spine looks like figures)
+_ROUNDS = 3
 _HOPELESS = 0.4  # so little after two readings: a third will not do
 _WORDS = re.compile(r"[A-Z0-9]+")
 
@@ -84,6 +86,21 @@ def find_text(stored: NDArray[Any]) -> list[Box]:
 
     Raises Refusal (TEXT_DETECTOR_MISSING) where RapidOCR or its models are not installed.
     """
+    found: list[Box] = []
+    remaining = stored
+    for _ in range(_ROUNDS):  # what stood beside a line shows once the line is gone
+        more = _find(remaining)
+        if not more:
+            break
+        found += more
+        remaining = stored.copy()
+        for box in found:
+            place = remaining[box.y0 : box.y1, box.x0 : box.x1]
+            place[:] = np.median(place).astype(stored.dtype)
+    return found
+
+
+def _find(stored: NDArray[Any]) -> list[Box]:
     import cv2
 
     cv2.setNumThreads(1)
@@ -102,7 +119,7 @@ def find_text(stored: NDArray[Any]) -> list[Box]:
             full = box.scaled(scale, rows, cols)
             if any(full.meets(other) and full.joined(other).area <= 1.1 * other.area for other in found):
                 continue
-            if _names_somebody(level, strokes, box):
+            if _names_somebody(level, strokes, box, large=scale > 1):
                 found.append(_whole_line(strokes, box).scaled(scale, rows, cols))
     return found
 
@@ -256,8 +273,8 @@ def _lines(strokes: _Strokes, detector: _Network) -> list[Box]:
     turned = _Strokes(np.ascontiguousarray(np.rot90(strokes.picture)), np.ascontiguousarray(np.rot90(strokes.strong)))
     standing = _lying_lines(turned, detector, beside=1.5)
     upright = [Box(cols - box.y1, box.x0, cols - box.y0, box.x1) for box in standing]
-    lines = _without_doubles([*_lying_lines(strokes, detector, beside=0.8), *upright])
-    return [line for line in lines if _like_a_line(strokes, line)]
+    lines = [*_lying_lines(strokes, detector, beside=0.8), *upright]
+    return _without_doubles([line for line in lines if _like_a_line(strokes, line)])
 
 
 def _lying_lines(strokes: _Strokes, detector: _Network, *, beside: float) -> list[Box]:
@@ -307,9 +324,9 @@ def _whole_line(strokes: _Strokes, box: Box) -> Box:
     if high > 1.5 * wide:
         turned = _whole_line(_Strokes(strokes.picture.T, strong.T), Box(box.y0, box.x0, box.y1, box.x1))
         return Box(turned.y0, turned.x0, turned.y1, turned.x1)
-    step = max(high // 2, 4)
+    step = max(high, 6)
     x0, x1 = box.x0, box.x1
-    for _ in range(4):
+    for _ in range(2):
         left = strong[box.y0 : box.y1, max(x0 - step, 0) : x0]
         right = strong[box.y0 : box.y1, x1 : x1 + step]
         before = x0, x1
@@ -324,27 +341,25 @@ def _whole_line(strokes: _Strokes, box: Box) -> Box:
 
 def _without_doubles(boxes: list[Box]) -> list[Box]:
     """Boxes that lie in another, or nearly, become one: tiles that overlap and the turned picture give them twice."""
-    kept: list[Box] = []
+    kept: list[tuple[Box, int]] = []  # with the area that each began with: it may grow by a third, once and for all
     for box in sorted(boxes, key=lambda box: -box.area):
-        at = next((n for n, other in enumerate(kept) if box.meets(other) and _is_part(box, other)), None)
+        at = next((n for n, (other, area) in enumerate(kept) if box.joined(other).area <= 1.3 * area), None)
         if at is None:
-            kept.append(box)
+            kept.append((box, box.area))
         else:
-            kept[at] = kept[at].joined(box)
-    return kept
-
-
-def _is_part(box: Box, other: Box) -> bool:
-    return box.joined(other).area <= 1.3 * other.area
+            kept[at] = (kept[at][0].joined(box), kept[at][1])
+    return [box for box, _ in kept]
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _names_somebody(level: NDArray[Any], strokes: _Strokes, box: Box) -> bool:
+def _names_somebody(level: NDArray[Any], strokes: _Strokes, box: Box, *, large: bool = False) -> bool:
     """Whether a line is legible and says more than a side or a position."""
     words, confidence, letters = _read(level, strokes, box)
-    if letters < 2 or confidence < _LEGIBLE or confidence < _DOUBTFUL * letters:
+    standing = box.y1 - box.y0 > 1.3 * (box.x1 - box.x0)
+    sure = _SURE_LARGE if large else _SURE_STANDING if standing else _SURE
+    if letters < 2 or confidence < _LEGIBLE or confidence < sure * letters:
         return False
     return not words <= markers()
 
