@@ -26,6 +26,8 @@ NORMAL = "nothing abnormal"
 """A statement that something is as it should be."""
 NOT_A_FINDING = "not a finding"
 _GAP = "~"
+_BARRIERS = frozenset("et ou ni mais sans pas and or nor but no not without avec with".split())
+"""Words that no gap within a phrase reaches over."""
 _ENDINGS = {"fr": ("s", "e", "es", "x"), "en": ("s", "es")}
 _SHORTEST_INFLECTED, _SHORTEST_SLIP = 4, 7
 _MEMORY = 200_000
@@ -37,12 +39,14 @@ class Meaning:
     """What a phrase says.
 
     kind: 'finding', 'subject', 'predicate' or 'cue'. name: the finding (or OTHER, NORMAL), the state or the cue.
-    value: what a phrase says of its finding by itself; None where the words around it decide.
+    value: what a phrase says of its finding by itself; None where the words around it decide. also: further findings
+    that the same phrase names (hydropneumothorax).
     """
 
     kind: str
     name: str
     value: float | None = None
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +119,12 @@ class Lexicon:
                 node = node.after_gap
             elif (kept := self._same.get(key, key)) not in self.silent:
                 node = node.following.setdefault(kept, _Node())
-        if node.meaning is None or node.meaning.name == NOT_A_FINDING:
+        known = node.meaning
+        if known is None or known.name == NOT_A_FINDING:
             node.meaning = meaning
+        elif known.kind == meaning.kind == "finding" and OTHER not in (known.name, meaning.name):
+            names = dict.fromkeys((known.name, *known.also, meaning.name))
+            node.meaning = Meaning("finding", known.name, known.value, tuple(names)[1:])
 
     def keys(self, word: str) -> tuple[str, ...]:
         """The words of the tree that a token stands for; none where it is unknown."""
@@ -204,12 +212,16 @@ def _longest(
     if node.after_gap is not None:
         for skipped in range(node.gap + 1):
             at = place + skipped
-            if skipped and (at > len(keys) or not tokens[at - 1].text[0].isalnum()):
+            if skipped and (at > len(keys) or not _in_gap(tokens[at - 1].text)):
                 break
             end, meaning = _longest(node.after_gap, keys, at, tokens)
             if meaning is not None and _better(end, meaning, best_end, best):
                 best_end, best = end, meaning
     return best_end, best
+
+
+def _in_gap(word: str) -> bool:
+    return word[0].isalnum() and word not in _BARRIERS
 
 
 def _better(end: int, meaning: Meaning, best_end: int, best: Meaning | None) -> bool:
@@ -241,7 +253,7 @@ def _expanded(phrases: Iterable[str]) -> Iterator[str]:
 def _choices(phrase: str) -> Iterator[str]:
     choice = re.search(r"\(([^()]*)\)", phrase)
     if choice is None:
-        yield phrase
+        yield re.sub(r"(\s+~\d*)+$", "", phrase.strip())
         return
     for word in choice.group(1).split("|"):
         yield from _choices(f"{phrase[: choice.start()]}{word}{phrase[choice.end() :]}")

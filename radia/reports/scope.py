@@ -27,9 +27,10 @@ _AHEAD = {
     "resolution ahead": ABSENT,
     "removal ahead": ABSENT,
     "doubt ahead": UNCERTAIN,
+    "differential ahead": UNCERTAIN,
     "history ahead": _HISTORY,
 }
-_BEHIND = {"negation behind": ABSENT, "resolution behind": ABSENT, "removal behind": ABSENT, "doubt behind": UNCERTAIN}
+_BEHIND = {"negation behind": ABSENT, "resolution behind": ABSENT, "removal behind": ABSENT, "doubt behind": UNCERTAIN, "correlation behind": UNCERTAIN}
 _NORMAL_CUES = frozenset({NORMAL, "no abnormality"})
 _NORMAL_PREDICATES = frozenset({"normal", "not enlarged", "free"})
 
@@ -87,7 +88,7 @@ def _with_states(found: Sequence[Found], lexicon: Lexicon, tokens: Sequence[Word
         meaning = phrase.meaning
         if meaning.kind == "finding":
             value = PRESENT if meaning.value is None else meaning.value
-            mention = Mention((meaning.name,), phrase.start, phrase.end, value, meaning.value is not None)
+            mention = Mention((meaning.name, *meaning.also), phrase.start, phrase.end, value, meaning.value is not None)
             items.append(_Item(phrase.start, phrase.end, mention=mention))
         elif meaning.kind == "subject":
             items.extend(_state_items(found, index, lexicon, tokens))
@@ -178,7 +179,7 @@ def _apply_ahead(items: Sequence[_Item], tokens: Sequence[Word], lexicon: Lexico
                 value = None
         elif name in {"comma", "and"} and value is not None:
             joined = True
-            if not _list_goes_on(items, index, tokens, lexicon, doubted=value != ABSENT):
+            if not _list_goes_on(items, index, tokens, lexicon, doubted=value != ABSENT and cue != "differential ahead"):
                 value = None
     return
 
@@ -255,6 +256,7 @@ def _reached_back(items: Sequence[_Item], index: int) -> list[Mention]:
     """The nearest mention ahead of a cue, and those joined to it by "and", "or", or a list that ends in one."""
     reached: list[Mention] = []
     conjunction = False
+    doubts = items[index].cue == "doubt behind"
     for item in reversed(items[:index]):
         if item.mention is not None:
             if item.of_state:
@@ -263,7 +265,7 @@ def _reached_back(items: Sequence[_Item], index: int) -> list[Mention]:
         elif item.cue in {"and", "or"} and reached:
             conjunction = True
         elif item.cue == "comma":
-            if reached and not conjunction:
+            if doubts or (reached and not conjunction):
                 break
         elif item.cue in {"modifier", "neutral", "colon", "doubt near", NORMAL}:
             if reached and item.cue == "colon":
@@ -295,7 +297,7 @@ def _apply_near(items: Sequence[_Item]) -> None:
 
 
 def _beside(items: Sequence[_Item], index: int) -> Mention | None:
-    after, before = _after(items, index), _before(items, index)
+    after, before = _after(items, index, through=frozenset({"and"})), _before(items, index)
     here = items[index]
     if after and before:
         ahead = after.start - here.end
@@ -312,11 +314,11 @@ def _before(items: Sequence[_Item], index: int) -> Mention | None:
     return None
 
 
-def _after(items: Sequence[_Item], index: int) -> Mention | None:
+def _after(items: Sequence[_Item], index: int, *, through: frozenset[str] = frozenset()) -> Mention | None:
     for item in items[index + 1 :]:
         if item.mention is not None:
             return item.mention
-        if item.cue not in {"modifier", "doubt near", "neutral", NORMAL}:
+        if item.cue not in {"modifier", "doubt near", "neutral", NORMAL} | through:
             return None
     return None
 

@@ -14,6 +14,8 @@ from radia.reports.text import Word, sentences, words
 
 READ = frozenset({"findings", "impression"})
 UNHEADED = "none"
+ORGAN = "organ"
+"""A heading that names a part ("Coeur :"): findings follow, and the part belongs to the sentence."""
 _UNLESS_REPORTING = frozenset({"indication", "technique", "comparison"})
 _MARKS = frozenset(",:?/()")
 _FOREIGN_SHARE = 2
@@ -99,6 +101,11 @@ def _cut_at_headings(tokens: list[Word], end: str) -> Iterator[tuple[list[Word],
             place += 1
             continue
         section, after = found
+        if section == ORGAN:
+            if place > start or heading:
+                yield tokens[start:place], heading, ""
+            heading, start, place = "findings", place, after
+            continue
         if place > start or heading:
             yield tokens[start:place], heading, ""
         heading, start, place = section, after, after
@@ -113,7 +120,7 @@ def _heading_at(tokens: list[Word], place: int, end: str, *, at_start: bool) -> 
             continue
         after = found.end
         alone = at_start and after == len(tokens) and end.startswith("\n")
-        plain = at_start or found.meaning.name in READ or after - place > 1
+        plain = at_start or found.meaning.name in READ or found.meaning.name == ORGAN or after - place > 1
         if plain and after < len(tokens) and tokens[after].text == ":":
             return found.meaning.name, after + 1
         if alone:
