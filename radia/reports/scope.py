@@ -7,7 +7,7 @@ Chapman et al. 2001, and ConText, Harkema et al. 2009, with lists and states add
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from radia.findings import ABSENT, PRESENT, UNCERTAIN
@@ -24,13 +24,21 @@ _HISTORY: float = float("nan")
 _AHEAD = {
     "negation ahead": ABSENT,
     "no abnormality": ABSENT,
+    "answer": ABSENT,
     "resolution ahead": ABSENT,
     "removal ahead": ABSENT,
     "doubt ahead": UNCERTAIN,
     "differential ahead": UNCERTAIN,
     "history ahead": _HISTORY,
 }
-_BEHIND = {"negation behind": ABSENT, "resolution behind": ABSENT, "removal behind": ABSENT, "doubt behind": UNCERTAIN, "correlation behind": UNCERTAIN}
+_BEHIND = {
+    "negation behind": ABSENT,
+    "answer": ABSENT,
+    "resolution behind": ABSENT,
+    "removal behind": ABSENT,
+    "doubt behind": UNCERTAIN,
+    "correlation behind": UNCERTAIN,
+}
 _NORMAL_CUES = frozenset({NORMAL, "no abnormality"})
 _NORMAL_PREDICATES = frozenset({"normal", "not enlarged", "free"})
 
@@ -131,7 +139,7 @@ def _predicate(found: Sequence[Found], index: int, values: Iterable[str], tokens
     return _shared_predicate(found, index, values)
 
 
-def _following_predicates(found: Sequence[Found], index: int, values: Iterable[str]) -> Iterable[Found]:
+def _following_predicates(found: Sequence[Found], index: int, values: Iterable[str]) -> Iterator[Found]:
     for phrase in found[index + 1 :]:
         kind, name = phrase.meaning.kind, phrase.meaning.name
         if kind == "predicate":
@@ -146,7 +154,7 @@ def _following_predicates(found: Sequence[Found], index: int, values: Iterable[s
 
 
 def _shared_predicate(found: Sequence[Found], index: int, values: Iterable[str]) -> Found | None:
-    """"Normal heart size and mediastinal contours": the adjective ahead of the first of several parts."""
+    """ "Normal heart size and mediastinal contours": the adjective ahead of the first of several parts."""
     for place in range(index - 1, -1, -1):
         meaning = found[place].meaning
         if meaning.kind == "predicate":
@@ -179,9 +187,10 @@ def _apply_ahead(items: Sequence[_Item], tokens: Sequence[Word], lexicon: Lexico
                 value = None
         elif name in {"comma", "and"} and value is not None:
             joined = True
-            if not _list_goes_on(items, index, tokens, lexicon, doubted=value != ABSENT and cue != "differential ahead"):
+            if not _list_goes_on(
+                items, index, tokens, lexicon, doubted=value != ABSENT and cue != "differential ahead"
+            ):
                 value = None
-    return
 
 
 def _keeps(item: _Item, cue: str, value: float) -> bool:
@@ -193,7 +202,9 @@ def _keeps(item: _Item, cue: str, value: float) -> bool:
     return not devices if cue == "removal ahead" else devices and cue in {"resolution ahead", "history ahead"}
 
 
-def _list_goes_on(items: Sequence[_Item], index: int, tokens: Sequence[Word], lexicon: Lexicon, *, doubted: bool) -> bool:
+def _list_goes_on(
+    items: Sequence[_Item], index: int, tokens: Sequence[Word], lexicon: Lexicon, *, doubted: bool
+) -> bool:
     """Whether what follows a comma or an "and" is another item under the same cue."""
     following = tokens[items[index].end].text if items[index].end < len(tokens) else ""
     if following in lexicon.links:
@@ -281,7 +292,7 @@ def _reached_back(items: Sequence[_Item], index: int) -> list[Mention]:
 
 
 def _apply_near(items: Sequence[_Item]) -> None:
-    """"Possible pneumonia", "pneumonie possible", "pneumonie ?": the one it stands beside."""
+    """ "Possible pneumonia", "pneumonie possible", "pneumonie ?": the one it stands beside."""
     for index, item in enumerate(items):
         if item.cue == "doubt near":
             mention = _beside(items, index)
@@ -344,7 +355,7 @@ def _or_partners(items: Sequence[_Item], mention: Mention) -> list[Mention]:
 
 
 def _apply_between(items: Sequence[_Item]) -> None:
-    """"A versus B", and "A or B" where neither is denied: both uncertain. Two names of one finding stay certain."""
+    """ "A versus B", and "A or B" where neither is denied: both uncertain. Two names of one finding stay certain."""
     for index, item in enumerate(items):
         if item.cue not in {"or", "versus"}:
             continue

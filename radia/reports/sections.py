@@ -6,6 +6,7 @@ technique or comparison is not read; nor is a line that names people.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,9 +18,9 @@ UNHEADED = "none"
 ORGAN = "organ"
 """A heading that names a part ("Coeur :"): findings follow, and the part belongs to the sentence."""
 _UNLESS_REPORTING = frozenset({"indication", "technique", "comparison"})
-_MARKS = frozenset(",:?/()")
-_FOREIGN_SHARE = 2
-"""Foreign common words in a sentence, at least, before it is left alone."""
+_TITLES = frozenset("dr dre drs mr mrs ms mme mlle m pr prof".split())
+_LONGEST_NAME = 2
+"""Words after a title that are taken for a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +36,22 @@ def sentences_to_read(text: str) -> tuple[list[Sentence], bool]:
     """The sentences of findings and impression, and whether any sentence was in a language that is not read."""
     pieces = list(_pieces(text))
     read = [(tokens, section) for tokens, section in _sectioned(pieces) if section in READ or section == UNHEADED]
-    scores = [_language_scores(tokens) for tokens, _ in read]
-    main = _main_language(scores)
-    kept: list[Sentence] = []
-    foreign = 0
-    for (tokens, section), score in zip(read, scores, strict=True):
-        language = _language(score, main)
-        if language is None:
-            foreign += 1
-            continue
-        words_of_language = lexicon(language)
-        rest = _without_aside(words_of_language, words_of_language.kept(tokens))
-        if rest:
-            kept.append(Sentence(rest, section, words_of_language))
-    if foreign * 2 > len(read) and sum(s["foreign"] for s in scores) > sum(max(s[n] for n in LANGUAGES) for s in scores):
+    counts = [_counts(tokens) for tokens, _ in read]
+    total = sum(counts, Counter[str]())
+    if _is_foreign(total) or (not _common(total) and total["unknown"] >= max(2, max(total[n] for n in LANGUAGES))):
         return [], True
-    return kept, foreign > 0
+    main = max(LANGUAGES, key=lambda name: _score(total, name))
+    kept: list[Sentence] = []
+    foreign = False
+    for (tokens, section), count in zip(read, counts, strict=True):
+        if _is_foreign(count):
+            foreign = True
+            continue
+        words_of = lexicon(max(LANGUAGES, key=lambda name: (_score(count, name), name == main)))
+        rest = _without_aside(words_of, words_of.kept(tokens))
+        if rest:
+            kept.append(Sentence(rest, section, words_of))
+    return kept, foreign
 
 
 def _abbreviations() -> frozenset[str]:
@@ -58,7 +59,33 @@ def _abbreviations() -> frozenset[str]:
 
 
 def _pieces(text: str) -> Iterator[tuple[list[Word], str]]:
-    yield from sentences(words(text), _abbreviations())
+    yield from sentences(_without_names(words(text)), _abbreviations())
+
+
+def _without_names(tokens: list[Word]) -> list[Word]:
+    """The words without the names that follow a title: a person may be called Masse or Valve."""
+    if not any(token.text in _TITLES for token in tokens):
+        return tokens
+    common = [lexicon(language).common_words for language in LANGUAGES]
+    kept: list[Word] = []
+    names_left = 0
+    for token in tokens:
+        after_number = bool(kept) and kept[-1].text[0].isdigit()
+        if token.text in _TITLES and not after_number:
+            names_left = _LONGEST_NAME
+        elif token.text == "." and names_left == _LONGEST_NAME:
+            pass
+        elif names_left and token.text.isalpha() and not any(token.text in words_of for words_of in common):
+            names_left -= 1
+            while kept and (
+                kept[-1].text in _TITLES or (kept[-1].text == "." and len(kept) > 1 and kept[-2].text in _TITLES)
+            ):
+                kept.pop()
+            continue
+        else:
+            names_left = 0
+        kept.append(token)
+    return kept
 
 
 @dataclass(slots=True)
@@ -137,33 +164,37 @@ def _without_aside(words_of: Lexicon, tokens: Sequence[Word]) -> Sequence[Word]:
     return () if colon is None else tokens[colon + 1 :]
 
 
-def _language_scores(tokens: Sequence[Word]) -> dict[str, int]:
-    lexicons = {language: lexicon(language) for language in LANGUAGES}
-    scores = {"foreign": 0, **dict.fromkeys(LANGUAGES, 0)}
+def _counts(tokens: Sequence[Word]) -> Counter[str]:
+    """How many words are common in each language, in a phrase of each, common elsewhere, and unknown."""
+    counts: Counter[str] = Counter()
     foreign = foreign_words()
+    lexicons = [(language, lexicon(language)) for language in LANGUAGES]
     for token in tokens:
         word = token.text
-        if word in _MARKS or word[0].isdigit():
+        if not word[0].isalpha():
+            continue
+        if word in foreign:
+            counts["foreign"] += 1
             continue
         known = False
-        for language, words_of in lexicons.items():
+        for language, words_of in lexicons:
             if word in words_of.common_words:
-                scores[language] += 2
+                counts[f"common {language}"] += 1
                 known = True
             elif words_of.keys(word):
-                scores[language] += 1
+                counts[language] += 1
                 known = True
-        if not known and word in foreign:
-            scores["foreign"] += 2
-    return scores
+        counts["unknown"] += not known
+    return counts
 
 
-def _main_language(scores: Sequence[dict[str, int]]) -> str:
-    return max(LANGUAGES, key=lambda language: sum(score[language] for score in scores))
+def _common(counts: Counter[str]) -> int:
+    return max(counts[f"common {language}"] for language in LANGUAGES)
 
 
-def _language(score: dict[str, int], main: str) -> str | None:
-    best = max(LANGUAGES, key=lambda language: (score[language], language == main))
-    if score["foreign"] >= 2 * _FOREIGN_SHARE and score["foreign"] >= score[best]:
-        return None
-    return best
+def _is_foreign(counts: Counter[str]) -> bool:
+    return counts["foreign"] > _common(counts)
+
+
+def _score(counts: Counter[str], language: str) -> int:
+    return 2 * counts[f"common {language}"] + counts[language]

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 SENTENCE_END = frozenset({".", ";", "!", "\n", "\n\n", "•"})
 _TOKEN = re.compile(
@@ -103,9 +104,9 @@ def _line_breaks(text: str) -> set[int]:
     width = max(len(line.rstrip()) for line in lines)
     breaks: set[int] = set()
     place = -1
-    for line, following in zip(lines, lines[1:], strict=False):
-        place += len(line) + 1
-        line, following = line.rstrip(), following.lstrip()
+    for current, after in pairwise(lines):
+        place += len(current) + 1
+        line, following = current.rstrip(), after.lstrip()
         first = following.split(" ", 1)[0] if following else ""
         if cased and first[:1].islower():
             continue
