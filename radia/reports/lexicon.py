@@ -25,8 +25,11 @@ OTHER = "other abnormality"
 NORMAL = "nothing abnormal"
 """A statement that something is as it should be."""
 NOT_A_FINDING = "not a finding"
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _GAP = "~"
-_BARRIERS = frozenset("et ou ni mais sans pas and or nor but no not without avec with".split())
+_BARRIERS = frozenset(
+    ("et", "ou", "ni", "mais", "sans", "pas", "avec", "and", "or", "nor", "but", "no", "not", "without", "with")
+)
 """Words that no gap within a phrase reaches over."""
 _ENDINGS = {"fr": ("s", "e", "es", "x"), "en": ("s", "es")}
 _SHORTEST_INFLECTED, _SHORTEST_SLIP = 4, 7
@@ -83,7 +86,9 @@ class Lexicon:
         self.silent = frozenset(str(source["silent words"]).split())
         self.links = frozenset(str(source["list links"]).split())
         self.abbreviations = frozenset(str(source["abbreviations"]).split())
-        self._same = {word: kept for kept, words in source["same word"].items() for word in str(words).split()}
+        self._same: dict[str, str] = {
+            word: str(kept) for kept, words in source["same word"].items() for word in str(words).split()
+        }
         self.states = {
             name: State(tuple(part["findings"]), {str(p): float(v) for p, v in part["values"].items()})
             for name, part in source["states"].items()
@@ -117,8 +122,8 @@ class Lexicon:
                 node.after_gap = node.after_gap or _Node()
                 node.gap = max(node.gap, int(key[1:] or 3))
                 node = node.after_gap
-            elif (kept := self._same.get(key, key)) not in self.silent:
-                node = node.following.setdefault(kept, _Node())
+            elif (same := self._same.get(key, key)) not in self.silent:
+                node = node.following.setdefault(same, _Node())
         known = node.meaning
         if known is None or known.name == NOT_A_FINDING:
             node.meaning = meaning
@@ -142,9 +147,10 @@ class Lexicon:
             base = word.removesuffix(ending)
             if base != word and len(base) >= _SHORTEST_INFLECTED and base in self._literals:
                 keys.add(base)
-        for stem in self._stems_by_start.get(word[:3], ()):
-            if word.startswith(stem):
-                keys.add(f"{stem}*")
+        for length in (1, 2, 3):
+            for stem in self._stems_by_start.get(word[:length], ()):
+                if word.startswith(stem):
+                    keys.add(f"{stem}*")
         if not keys and len(word) >= _SHORTEST_SLIP and word.isalpha() and word not in self.common_words:
             keys = self._meant(word)
         return tuple(sorted(keys))
@@ -307,7 +313,7 @@ def _one_slip(a: str, b: str) -> bool:
 def source_of(name: str) -> Mapping[str, Any]:
     """A file of the lexicon as it is written."""
     text = (resources.files("radia.reports") / "lexicon" / f"{name}.yaml").read_text(encoding="utf-8")
-    source: Mapping[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    source: Mapping[str, Any] = yaml.load(text, Loader=_LOADER)  # noqa: S506 the safe loader, in C where there is one
     return source
 
 

@@ -39,6 +39,8 @@ _BEHIND = {
     "doubt behind": UNCERTAIN,
     "correlation behind": UNCERTAIN,
 }
+_SINGULAR = frozenset({"est", "etait", "a", "peut", "pourrait", "is", "was", "has"})
+"""Verbs that speak of one finding and not of both of "A and B"."""
 _NORMAL_CUES = frozenset({NORMAL, "no abnormality"})
 _NORMAL_PREDICATES = frozenset({"normal", "not enlarged", "free"})
 
@@ -80,7 +82,7 @@ def mentions(tokens: Sequence[Word], lexicon: Lexicon) -> list[Mention]:
     if not any(item.mention for item in items):
         return normal
     _apply_ahead(items, tokens, lexicon)
-    _apply_behind(items)
+    _apply_behind(items, tokens)
     _apply_near(items)
     _apply_between(items)
     told = [item.mention for item in items if item.mention and item.mention.value == item.mention.value]
@@ -250,12 +252,12 @@ def _ends_in_or(items: Sequence[_Item]) -> bool:
 # --- cues behind ----------------------------------------------------------------------------------------------------
 
 
-def _apply_behind(items: Sequence[_Item]) -> None:
+def _apply_behind(items: Sequence[_Item], tokens: Sequence[Word]) -> None:
     for index, item in enumerate(items):
         if item.cue not in _BEHIND:
             continue
         value = _BEHIND[item.cue]
-        for mention in _reached_back(items, index):
+        for mention in _reached_back(items, index, tokens):
             if item.cue == "removal behind" and mention.findings != (DEVICES,):
                 continue
             if mention.settled or (value == UNCERTAIN and mention.value == ABSENT):
@@ -263,17 +265,20 @@ def _apply_behind(items: Sequence[_Item]) -> None:
             mention.say(value, item.cue)
 
 
-def _reached_back(items: Sequence[_Item], index: int) -> list[Mention]:
+def _reached_back(items: Sequence[_Item], index: int, tokens: Sequence[Word]) -> list[Mention]:
     """The nearest mention ahead of a cue, and those joined to it by "and", "or", or a list that ends in one."""
     reached: list[Mention] = []
     conjunction = False
     doubts = items[index].cue == "doubt behind"
+    singular = any(token.text in _SINGULAR for token in tokens[items[index].start : items[index].end])
     for item in reversed(items[:index]):
         if item.mention is not None:
             if item.of_state:
                 break
             reached.append(item.mention)
         elif item.cue in {"and", "or"} and reached:
+            if item.cue == "and" and singular:
+                break
             conjunction = True
         elif item.cue == "comma":
             if doubts or (reached and not conjunction):
@@ -281,6 +286,8 @@ def _reached_back(items: Sequence[_Item], index: int) -> list[Mention]:
         elif item.cue in {"modifier", "neutral", "colon", "doubt near", NORMAL}:
             if reached and item.cue == "colon":
                 break
+        elif item.cue == "weak end" and not reached:
+            continue
         else:
             break
         if len(reached) > 1 and not conjunction:

@@ -18,7 +18,7 @@ UNHEADED = "none"
 ORGAN = "organ"
 """A heading that names a part ("Coeur :"): findings follow, and the part belongs to the sentence."""
 _UNLESS_REPORTING = frozenset({"indication", "technique", "comparison"})
-_TITLES = frozenset("dr dre drs mr mrs ms mme mlle m pr prof".split())
+_TITLES = frozenset({"dr", "dre", "drs", "mr", "mrs", "ms", "mme", "mlle", "m", "pr", "prof"})
 _LONGEST_NAME = 2
 """Words after a title that are taken for a name."""
 

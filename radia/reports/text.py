@@ -76,19 +76,19 @@ def words(text: str) -> list[Word]:
     breaks = _line_breaks(text)
     found: list[Word] = []
     for match in _TOKEN.finditer(folded):
-        token, start, end = match.group(), match.start(), match.end()
+        mark, start, end = match.group(), match.start(), match.end()
         if offsets is not None:
             start, end = offsets[start], offsets[end - 1] + 1
-        if token[0] == "\n":
-            if token.count("\n") > 1:
-                token = "\n\n"
+        if mark[0] == "\n":
+            if mark.count("\n") > 1:
+                mark = "\n\n"
             elif start in breaks:
-                token = "\n"
+                mark = "\n"
             else:
                 continue
-        elif token in "-*":
-            token = "•"
-        found.append(Word(token, start, end))
+        elif mark in "-*":
+            mark = "•"
+        found.append(Word(mark, start, end))
     return found
 
 
