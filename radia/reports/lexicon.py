@@ -183,8 +183,12 @@ class Lexicon:
         """All phrases of a sentence, leftmost and longest first, none overlapping. tokens: as `kept` gives them."""
         keys = [self.keys(token.text) for token in tokens]
         found: list[Found] = []
+        first = self._root.following
         place = 0
         while place < len(keys):
+            if not any(key in first for key in keys[place]):
+                place += 1
+                continue
             end, meaning = _longest(self._root, keys, place, tokens)
             if meaning is None:
                 place += 1
@@ -199,6 +203,8 @@ class Lexicon:
 
     def starts(self, tokens: Sequence[Word], place: int, *, root: _Node) -> Found | None:
         """The phrase of `root` (headings or asides) that begins at this token."""
+        if not any(key in root.following for key in self.keys(tokens[place].text)):
+            return None
         keys = [self.keys(token.text) for token in tokens[place : place + 8]]
         end, meaning = _longest(root, keys, 0, tokens[place : place + 8])
         return Found(meaning, place, place + end) if meaning else None

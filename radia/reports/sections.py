@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from radia.reports.lexicon import LANGUAGES, Lexicon, foreign_words, lexicon
 from radia.reports.text import Word, sentences, words
@@ -54,6 +55,7 @@ def sentences_to_read(text: str) -> tuple[list[Sentence], bool]:
     return kept, foreign
 
 
+@lru_cache(maxsize=1)
 def _abbreviations() -> frozenset[str]:
     return frozenset().union(*(lexicon(language).abbreviations for language in LANGUAGES))
 
@@ -119,9 +121,12 @@ def _cut_at_headings(tokens: list[Word], end: str) -> Iterator[tuple[list[Word],
     start = 0
     heading = ""
     place = 0
+    colons = any(token.text == ":" for token in tokens)
     while place < len(tokens):
         found = None
         at_start = place == start
+        if not (at_start or colons):
+            break
         if at_start or any(t.text == ":" for t in tokens[place + 1 : place + 7]):
             found = _heading_at(tokens, place, end, at_start=at_start)
         if found is None:
@@ -166,26 +171,23 @@ def _without_aside(words_of: Lexicon, tokens: Sequence[Word]) -> Sequence[Word]:
 
 def _counts(tokens: Sequence[Word]) -> Counter[str]:
     """How many words are common in each language, in a phrase of each, common elsewhere, and unknown."""
-    counts: Counter[str] = Counter()
-    foreign = foreign_words()
-    lexicons = [(language, lexicon(language)) for language in LANGUAGES]
-    for token in tokens:
-        word = token.text
-        if not word[0].isalpha():
-            continue
-        if word in foreign:
-            counts["foreign"] += 1
-            continue
-        known = False
-        for language, words_of in lexicons:
-            if word in words_of.common_words:
-                counts[f"common {language}"] += 1
-                known = True
-            elif words_of.keys(word):
-                counts[language] += 1
-                known = True
-        counts["unknown"] += not known
-    return counts
+    return Counter(kind for token in tokens for kind in _kinds(token.text))
+
+
+@lru_cache(maxsize=50_000)
+def _kinds(word: str) -> tuple[str, ...]:
+    if not word[0].isalpha():
+        return ()
+    if word in foreign_words():
+        return ("foreign",)
+    kinds: list[str] = []
+    for language in LANGUAGES:
+        words_of = lexicon(language)
+        if word in words_of.common_words:
+            kinds.append(f"common {language}")
+        elif words_of.keys(word):
+            kinds.append(language)
+    return tuple(kinds) or ("unknown",)
 
 
 def _common(counts: Counter[str]) -> int:
