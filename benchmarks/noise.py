@@ -172,14 +172,14 @@ def trial(studies: Studies, scores: Floats, chosen: NDArray[np.int64], wanted: F
 
 
 def trials(studies: Studies, budget: int, seeds: int) -> list[list[Trial]]:
-    """Trials by seed and model; all models of a seed share the reads, chosen with the first model's scores in turn."""
-    made = []
-    names = list(studies.models)
+    """Trials by seed and model; each model has its own reads, chosen with its own scores."""
+    made: list[list[Trial]] = []
     for seed in range(seeds):
-        scores = studies.models[names[seed % len(names)]]
-        wanted = sampling_probabilities(evidence(scores, studies.given), scores, budget=budget)
-        chosen = systematic_sample(wanted, np.random.default_rng(seed))
-        made.append([trial(studies, studies.models[name], chosen, wanted, seed) for name in names])
+        made.append([])
+        for scores in studies.models.values():
+            wanted = sampling_probabilities(evidence(scores, studies.given), scores, budget=budget)
+            chosen = systematic_sample(wanted, np.random.default_rng(seed))
+            made[-1].append(trial(studies, scores, chosen, wanted, seed))
     return made
 
 

@@ -199,7 +199,7 @@ def _doubly_robust(
         left = np.sqrt(max(0.0, 1 - len(read) / len(present)))
         for metric in ESTIMATED:
             values[metric][f] = np.clip(found[metric][0], *_bounds(metric))
-            spread[metric][f] = left * np.nanstd(np.clip(found[metric][1:], *_bounds(metric)))
+            spread[metric][f] = left * _deviation(np.clip(found[metric][1:, None], *_bounds(metric)))[0]
     return values, spread
 
 
@@ -226,7 +226,7 @@ def _agreement(
     weights = []
     for metric in ("auroc", "f1", "prevalence"):
         gap = np.square(robust[metric] - _median(imputed[metric]))
-        noise = np.square(spread[metric]) + np.nanvar(imputed[metric], axis=0)
+        noise = np.square(spread[metric]) + np.square(_deviation(imputed[metric]))
         with np.errstate(divide="ignore", invalid="ignore"):
             weights.append(np.nan_to_num(np.maximum(0.0, gap - 4 * noise) / gap))
     return np.asarray(np.max(weights, axis=0))
@@ -234,7 +234,7 @@ def _agreement(
 
 def _drawn_towards(imputed: FloatArray, robust: FloatArray, spread: FloatArray, weight: FloatArray) -> FloatArray:
     """The draws moved by `weight` towards the doubly robust value, and as wide as that mixture is uncertain."""
-    middle, own = _median(imputed), np.nanstd(imputed, axis=0)
+    middle, own = _median(imputed), _deviation(imputed)
     with np.errstate(divide="ignore", invalid="ignore"):
         wider = np.nan_to_num(np.hypot((1 - weight) * own, weight * np.nan_to_num(spread)) / own, nan=1.0, posinf=1.0)
     moved = middle + np.nan_to_num(weight * (robust - middle))
@@ -245,6 +245,13 @@ def _median(draws: FloatArray) -> FloatArray:
     """Median over draws [m, f], NaN without a warning where a metric does not exist."""
     exists = np.isfinite(draws).any(axis=0)
     return np.where(exists, np.nanmedian(np.where(exists, draws, 0.0), axis=0), np.nan)
+
+
+def _deviation(draws: FloatArray) -> FloatArray:
+    """Standard deviation over draws [m, f], NaN without a warning where a metric does not exist."""
+    known = np.isfinite(draws)
+    exists = known.any(axis=0)
+    return np.where(exists, np.nanstd(np.where(known | ~exists, np.where(exists, draws, 0.0), np.nan), axis=0), np.nan)
 
 
 def _reads_only(noisy: NoisySet, f: int) -> dict[str, FloatArray]:

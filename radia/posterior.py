@@ -11,7 +11,7 @@ priors: a partial pooling (Gelman & Hill 2007, chapter 12) that lets 50 reads se
 
 The priors' centres: the prevalence of the given labels; a slope of 2.8 (an AUROC near 0.93, typical of chest X-ray
 models; a steeper one where the model already tells the noisy labels apart more steeply); an effect of a given
-"present" of 1. Wide priors, not fitted to any file.
+"present" of 0.7. Wide priors, not fitted to any file.
 
 Draws: a Laplace approximation, then Gibbs sweeps in which the shared shift is drawn exactly and each finding's
 coefficients by elliptical slice sampling (Murray, Adams & MacKay 2010). No files here; estimate, suspects and reads
@@ -35,8 +35,8 @@ SLOPE = 2.8
 PREVALENCE_SPREAD = (0.5, 0.8)
 """Standard deviations of the shared shift and of a finding's own deviation, on the logit scale."""
 SLOPE_SPREAD = (0.25, 0.5)
-EFFECT_OF_PRESENT = 1.0
-EFFECT_SPREAD = (1.2, 0.6)
+EFFECT_OF_PRESENT = 0.7
+EFFECT_SPREAD = (2.0, 0.8)
 EXTRA_SPREAD = (1.0, 0.5)
 _LOG_SLOPE = (-2.5, 3.2)
 _LOGIT_PREVALENCE = (-9.0, 9.0)

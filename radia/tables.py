@@ -28,8 +28,10 @@ def read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise LabelError(f"{path} does not exist")
     try:
-        table = pd.read_csv(path, dtype={0: str})
-    except (ValueError, UnicodeDecodeError) as error:
+        # Ids are text ("007" is not "7"); numbers are read to the last bit, so that ties stay ties.
+        table = pd.read_csv(path, dtype={0: str}, float_precision="round_trip")
+        table.columns = table.columns.str.strip()
+    except (OSError, ValueError) as error:
         raise LabelError(f"{path.name} cannot be read as CSV: {type(error).__name__}") from error
     if table.shape[1] == 0 or table.empty:
         raise LabelError(f"{path.name} has no row")

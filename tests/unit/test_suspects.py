@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from radia.errors import BadLabelValue, LabelError, UnknownFinding, UnmatchedIds
-from radia.suspects import find_suspects, out_of_fold, patient_folds
+from radia.suspects import find_suspects, out_of_fold, patient_folds, study_order
 
 
 def _clinic(studies: int = 600, findings: int = 6, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -112,3 +112,60 @@ class TestFindSuspects:
     def test_tables_without_a_common_finding_are_refused(self) -> None:
         with pytest.raises(UnknownFinding):
             find_suspects(pd.DataFrame({"A": [1]}, index=["w"]), pd.DataFrame({"B": [0.5]}, index=["w"]))
+
+
+class TestReads:
+    def test_true_reads_bring_errors_forward_among_the_unread(self) -> None:
+        """The labels miss half of what is there; only reads can tell that."""
+        chance = np.random.default_rng(5)
+        truth = (chance.random((600, 5)) < 0.35).astype(float)
+        scores = pd.DataFrame(
+            1 / (1 + np.exp(-(chance.normal(size=truth.shape) + 2 * truth - 3))), columns=list("ABCDE")
+        )
+        labels = pd.DataFrame(np.where(chance.random(truth.shape) < 0.5, 0, truth), columns=list("ABCDE"))
+        reads = pd.DataFrame(truth, columns=list("ABCDE")).head(60)
+        found = []
+        for known in (None, reads):
+            suspects = find_suspects(labels, scores, reads=known)
+            unread = suspects[suspects["id"].astype(int) >= 60].head(300)
+            cells = unread["id"].astype(int), [*map("ABCDE".index, unread["finding"])]
+            found.append((truth != labels.to_numpy())[cells].mean())
+        assert found[1] > found[0]
+
+    def test_what_was_read_is_settled(self) -> None:
+        labels = pd.DataFrame({"A": [1, 0, 1, 0]}, index=list("wxyz"))
+        scores = pd.DataFrame({"A": [0.9, 0.1, 0.3, 0.6]}, index=list("wxyz"))
+        reads = pd.DataFrame({"A": [0, 0]}, index=["w", "x"])
+        suspects = find_suspects(labels, scores, reads=reads).set_index("id")
+        assert suspects.loc["w", ["probability", "rank", "suggested", "evidence"]].tolist() == [1, 1, 0, "read again"]
+        assert suspects.loc["x", "probability"] == 0
+
+    def test_probabilities_are_calibrated_with_reads(self) -> None:
+        chance = np.random.default_rng(6)
+        truth = (chance.random((2000, 4)) < 0.3).astype(float)
+        names = list("ABCD")
+        scores = pd.DataFrame(1 / (1 + np.exp(-(chance.normal(size=truth.shape) + 2 * truth - 1))), columns=names)
+        wrong = chance.random(truth.shape) < 0.2
+        labels = pd.DataFrame(np.where(wrong, 1 - truth, truth), columns=names)
+        suspects = find_suspects(labels, scores, reads=pd.DataFrame(truth, columns=names).head(200))
+        assert suspects["probability"].mean() == pytest.approx(wrong.mean(), abs=0.03)
+
+    def test_reads_of_unknown_ids_are_refused(self) -> None:
+        labels = pd.DataFrame({"A": [1, 0]}, index=list("wx"))
+        scores = pd.DataFrame({"A": [0.9, 0.1]}, index=list("wx"))
+        with pytest.raises(UnmatchedIds, match="1 of 1 ids"):
+            find_suspects(labels, scores, reads=pd.DataFrame({"A": [1]}, index=["q"]))
+
+    def test_an_ensemble_is_ranked_by_the_mean_of_its_ranks(self) -> None:
+        labels = pd.DataFrame({"A": [0, 0, 0, 1]}, index=list("wxyz"))
+        first = pd.DataFrame({"A": [0.2, 0.1, 0.3, 0.9]}, index=list("wxyz"))
+        second = pd.DataFrame({"A": [0.02, 0.01, 0.03, 0.05]}, index=list("wxyz"))
+        order = find_suspects(labels, [first, second])["id"].tolist()
+        assert order == find_suspects(labels, first)["id"].tolist()
+
+    def test_studies_are_ordered_by_labels_expected_wrong(self) -> None:
+        labels = pd.DataFrame({"A": [1, 0, 0, 1], "B": [1, 0, 0, 0]}, index=list("wxyz"))
+        scores = pd.DataFrame({"A": [0.1, 0.2, 0.3, 0.9], "B": [0.1, 0.3, 0.4, 0.2]}, index=list("wxyz"))
+        order = study_order(find_suspects(labels, scores))
+        assert order["id"].iloc[0] == "w"
+        assert order["expected_wrong"].is_monotonic_decreasing
