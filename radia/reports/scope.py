@@ -254,6 +254,8 @@ def _ends_in_or(items: Sequence[_Item]) -> bool:
 
 def _apply_behind(items: Sequence[_Item], tokens: Sequence[Word]) -> None:
     for index, item in enumerate(items):
+        if item.cue == NORMAL and index:
+            _found_normal(items[index - 1], item)
         if item.cue not in _BEHIND:
             continue
         value = _BEHIND[item.cue]
@@ -263,6 +265,15 @@ def _apply_behind(items: Sequence[_Item], tokens: Sequence[Word]) -> None:
             if mention.settled or (value == UNCERTAIN and mention.value == ABSENT):
                 continue
             mention.say(value, item.cue)
+
+
+def _found_normal(before: _Item, normal: _Item) -> None:
+    """ "Vascular engorgement appears within normal limits": what is named is not there."""
+    mention = before.mention
+    if mention is None or before.of_state or mention.settled or mention.findings == (DEVICES,):
+        return
+    if 1 <= normal.start - before.end <= _NEAR:
+        mention.say(ABSENT, "normal")
 
 
 def _reached_back(items: Sequence[_Item], index: int, tokens: Sequence[Word]) -> list[Mention]:
