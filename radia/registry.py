@@ -720,6 +720,7 @@ def _registry(site: Workspace) -> Iterator[MlflowClient]:
         site.root.mkdir(parents=True, exist_ok=True)
     before = os.environ.get("MLFLOW_TRACKING_URI")
     try:
+        _make_database(url)
         mlflow.set_tracking_uri(url)  # pyfunc and the artefact functions look there and nowhere else
         yield mlflow.MlflowClient(url)
     except MlflowException as error:
@@ -730,6 +731,16 @@ def _registry(site: Workspace) -> Iterator[MlflowClient]:
         mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # forgets the address
         if before is not None:  # MLflow writes the variable, and another site must not find this one's address there
             os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+def _make_database(url: str) -> None:
+    """Makes a SQLite database that is not there yet whole or not at all: a run killed meanwhile leaves none."""
+    from mlflow import MlflowClient
+
+    if not url.startswith("sqlite:///") or (path := Path(url.removeprefix("sqlite:///"))).exists():
+        return
+    with written_whole(path) as partial:
+        MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
 
 
 def _first_line(error: BaseException) -> str:
