@@ -1,4 +1,4 @@
-"""Dagster, MLflow and the web app as processes of this machine: `radia up`. They listen on 127.0.0.1 and end together."""
+"""Dagster, MLflow and the web app as processes of this machine, for `radia up`: on 127.0.0.1, ending together."""
 
 from __future__ import annotations
 

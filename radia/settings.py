@@ -242,7 +242,7 @@ def workspace(root: Path | None = None) -> Workspace:
 
 
 def demo_workspace() -> Workspace:
-    """`$RADIA_DATA`, or `data/demo`, which this process then works in: a demonstration never mixes with a site's data."""
+    """`$RADIA_DATA`, or `data/demo`, which this process then works in: a demonstration stays apart from a site."""
     os.environ.setdefault("RADIA_DATA", "data/demo")
     return workspace()
 

@@ -87,7 +87,7 @@ def told(result: dict[str, Any], site: Workspace) -> str:
         f"Images     {result['received']} files received, {refused} refused, {result['images']} kept",
         *(f"           {count} × {reason}" for reason, count in result["refused"].items()),
         f"Quality    {quality['rules']} rules, {_failed(quality['failed'])}",
-        f"Labels     {labels['labelled_studies']} studies labelled, {labels['rows_without_image']} rows without an image",
+        f"Labels     {labels['labelled_studies']} studies labelled, {labels['rows_without_image']} rows without image",
         f"Snapshot   {result['snapshot']['snapshot'][:12]}: {split['train']} train, {split['validation']} validation, "
         f"{split['test']} test images of {result['snapshot']['patients']} patients",
         f"Suspects   {result['suspects']['likely_wrong']} of {result['suspects']['labels']} labels are likely wrong",

@@ -300,3 +300,40 @@ def test_reports_made_from_labels_give_the_labels_back() -> None:
     given = pd.read_csv(SHARED / "hospital-sample" / "labels.csv", dtype={0: str}, index_col=0).reindex(labels.index)
     present = given[list(FINDINGS)].eq(1.0) & (labels[list(FINDINGS)] == 0.0)
     assert not present.to_numpy().any()
+
+
+class TestConventions:
+    """Each convention with its examples; docs/report-labels.md is the same list, written out."""
+
+    @pytest.mark.parametrize(("text", "labels"), spec("report_conventions.txt"))
+    def test_every_example_is_labelled_as_the_page_says(self, text: str, labels: dict[str, float]) -> None:
+        assert named(text) == labels
+
+    def test_the_page_is_written_from_the_examples(self) -> None:
+        page = SPEC.parents[1] / "docs" / "report-labels.md"
+        assert page.read_text(encoding="utf-8") == conventions_page(), (
+            "write it anew: python -m tests.unit.test_reports"
+        )
+
+
+def conventions_page() -> str:
+    lines = ["# Labels from reports", "", *PREAMBLE, ""]
+    for line in (SPEC / "report_conventions.txt").read_text(encoding="utf-8").splitlines():
+        if line.startswith("> "):
+            lines += ["", f"## {line[2:]}", "", "| report | labels |", "|---|---|"]
+        elif line[:1] not in ("#", ""):
+            codes, text = line.split("|", 1)
+            names = [f"{name} {value:g}" for name, value in expected(codes).items()]
+            lines.append(f"| {text.strip().replace(' / ', '<br>')} | {', '.join(names) or 'blank'} |")
+    return "\n".join(lines) + "\n"
+
+
+PREAMBLE = (
+    "`radia labels from-reports IN.csv OUT.csv` reads French and English reports (`id,text`) and writes the 14",
+    "observations: 1 present, 0 stated absent, -1 uncertain, blank not mentioned. The words are in",
+    "`radia/reports/lexicon/`, one file per language and one section per observation; the head of `fr.yaml` says how",
+    "they are written. This page is written from tested examples; all labels that a report gets are shown.",
+)
+
+if __name__ == "__main__":
+    (SPEC.parents[1] / "docs" / "report-labels.md").write_text(conventions_page(), encoding="utf-8")
