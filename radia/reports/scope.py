@@ -380,6 +380,11 @@ def _apply_between(items: Sequence[_Item]) -> None:
         before, after = _before(items, index), _after(items, index)
         if any(earlier.cue == "neutral" for earlier in items[:index]) and item.cue == "or":
             continue
+        if item.cue == "versus" and (before is None or after is None):
+            alone = before or after
+            if alone is not None and alone.value == PRESENT and not alone.settled:
+                alone.say(UNCERTAIN, item.cue)
+            continue
         if before is None or after is None or before.findings == after.findings:
             continue
         pair = [m for m in (before, after) if m.findings != (DEVICES,) and not m.settled]

@@ -36,7 +36,7 @@ def expected(codes: str) -> dict[str, float]:
 
 
 def spec(name: str) -> list[tuple[str, dict[str, float]]]:
-    lines = [line for line in (SPEC / name).read_text(encoding="utf-8").splitlines() if line[:1] not in ("#", "")]
+    lines = [line for line in (SPEC / name).read_text(encoding="utf-8").splitlines() if line[:1] not in ("#", ">", "")]
     rows = [line.split("|", 1) for line in lines]
     return [(text.strip().replace(" / ", "\n"), expected(codes)) for codes, text in rows]
 
@@ -312,7 +312,7 @@ class TestConventions:
     def test_the_page_is_written_from_the_examples(self) -> None:
         page = SPEC.parents[1] / "docs" / "report-labels.md"
         assert page.read_text(encoding="utf-8") == conventions_page(), (
-            "write it anew: python -m tests.unit.test_reports"
+            "write it anew: python tests/unit/test_reports.py"
         )
 
 
