@@ -124,6 +124,27 @@ class TestEstimate:
         right = metrics.f1(truth[:, 0], score > 0.5)
         assert abs(np.median(made.draws["f1"][:, 0]) - right) < 0.05
 
+    def test_reads_drawn_unevenly_are_weighted_back(self) -> None:
+        """Positives are read five times as often as negatives: unweighted, the prevalence would come out at 0.6."""
+        chance = np.random.default_rng(4)
+        truth = (chance.random((3000, 1)) < 0.23).astype(float)
+        sampling = np.where(truth[:, 0] == 1, 0.5, 0.1)
+        read = chance.random(3000) < sampling
+        scores = chance.random((3000, 1))
+        studies = NoisySet(
+            findings=("A",),
+            scores=scores,
+            decisions=scores > 0.5,
+            given=(chance.random((3000, 1)) < 0.2).astype(float),
+            truth=np.where(read[:, None], truth, np.nan),
+            sampling=np.where(read, sampling, np.nan),
+            readers=np.full(3000, np.nan),
+        )
+        made = estimate(studies)
+        for name in ("reads only", "doubly robust"):
+            assert made.parts[name]["prevalence"][0] == pytest.approx(0.23, abs=0.04)
+        assert np.median(made.draws["prevalence"][:, 0]) < 0.35
+
     def test_the_same_seed_gives_the_same_numbers(self) -> None:
         studies, _, _ = _set_of(40)
         assert table(estimate(studies, seed=3, draws=50)) == table(estimate(studies, seed=3, draws=50))
