@@ -184,6 +184,8 @@ def _apply_ahead(items: Sequence[_Item], tokens: Sequence[Word], lexicon: Lexico
             if not (denied and name == "doubt ahead"):
                 value, cue = _AHEAD[name], name
                 joined = False
+        elif name == "end of scope" and _follows_denial(items, index):
+            continue  # "pas d'apparition de", "no development of"
         elif name in {"end of scope", "weak end", "colon", "neutral"}:
             if name != "neutral" or value == _HISTORY:
                 value = None
@@ -193,6 +195,11 @@ def _apply_ahead(items: Sequence[_Item], tokens: Sequence[Word], lexicon: Lexico
                 items, index, tokens, lexicon, doubted=value != ABSENT and cue != "differential ahead"
             ):
                 value = None
+
+
+def _follows_denial(items: Sequence[_Item], index: int) -> bool:
+    before = items[index - 1] if index else None
+    return before is not None and before.cue == "negation ahead" and before.end == items[index].start
 
 
 def _keeps(item: _Item, cue: str, value: float) -> bool:
