@@ -152,7 +152,8 @@ class Lexicon:
                 if word.startswith(stem):
                     keys.add(f"{stem}*")
         if not keys and len(word) >= _SHORTEST_SLIP and word.isalpha() and word not in self.common_words:
-            keys = self._meant(word)
+            elided = word[1:] if self.language == "fr" and word[0] in "dl" else ""
+            keys = set(self.keys(elided)) or self._meant(word)
         return tuple(sorted(keys))
 
     def _meant(self, word: str) -> set[str]:
@@ -170,10 +171,6 @@ class Lexicon:
                     if candidate in self._stems and candidate[0] == start[0] and _one_slip(candidate, start):
                         meant.add(f"{candidate}*")
         return meant
-
-    def knows(self, word: str) -> bool:
-        """Whether a word is of this language, or of one of its phrases."""
-        return word in self.common_words or bool(self.keys(word))
 
     def kept(self, tokens: Sequence[Word]) -> list[Word]:
         """The tokens without the words that carry nothing (articles)."""

@@ -161,11 +161,15 @@ def _heading_at(tokens: list[Word], place: int, end: str, *, at_start: bool) -> 
 
 
 def _without_aside(words_of: Lexicon, tokens: Sequence[Word]) -> Sequence[Word]:
-    """What is left of a sentence that begins as those do that state no finding: nothing, or what follows its colon."""
+    """What is left of a sentence that begins as those do that state no finding: nothing, or what follows its mark.
+
+    The mark is a colon; after a comparison ("compared with May, ...") it is a comma.
+    """
     aside = words_of.starts(tokens, 0, root=words_of.asides) if tokens else None
     if aside is None or (aside.meaning.name in _UNLESS_REPORTING and words_of.reports(tokens)):
         return tokens
-    colon = next((i for i, token in enumerate(tokens) if token.text == ":"), None)
+    mark = "," if aside.meaning.name == "comparison" else ":"
+    colon = next((i for i, token in enumerate(tokens) if token.text == mark), None)
     return () if colon is None else tokens[colon + 1 :]
 
 
