@@ -6,6 +6,7 @@ wrong and what the models' true performance is. The job itself sees none of it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -31,6 +32,7 @@ def run(orchestrate: Callable[..., dict[str, Any]], *, studies: int, seed: int, 
     site = demo_workspace()
     site.root.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(str(files("radia.synthetic") / "params.yaml"), site.root / "params.yaml")
+    _make_key(site, seed)
     hospital = _hospital(site, studies, seed, progress)
     orchestrate(inbox=hospital / "inbox", labels=hospital / "labels.csv", progress=progress)
     return compared_with_truth(open_run(progress=progress), hospital)
@@ -73,6 +75,15 @@ def true_labels(site: Workspace, hospital: Path) -> pd.DataFrame:
     pairs = load(site.manifest)[["accession", "study"]].drop_duplicates("study").set_index("accession")["study"]
     known = table.loc[table.index.isin(pairs.index)]
     return known.set_axis(pd.Index(pairs.reindex(known.index), name="study"), axis=0)
+
+
+def _make_key(site: Workspace, seed: int) -> None:
+    """A key that follows from the seed, so that every demonstration has the same split: its patients are nobody."""
+    if not site.key_file.exists():
+        site.key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with written_whole(site.key_file) as partial:
+            partial.touch(mode=0o600)
+            partial.write_text(hashlib.sha256(f"radia demo {seed}".encode()).hexdigest() + "\n")
 
 
 def _hospital(site: Workspace, studies: int, seed: int, progress: Progress) -> Path:

@@ -542,6 +542,7 @@ def threads(count: int) -> Iterator[None]:
 def _quiet_fabric() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning_fabric")
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         yield
 
 

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +221,10 @@ def _ranks(images: NDArray[np.float32]) -> NDArray[np.float32]:
 # --- near-duplicates ------------------------------------------------------------------------------------------------
 
 
+_REACH, _INNER = 3, slice(8, 2 * _FINE - 8)
+"""How many cells a tile may lie aside, and the part of the details that is cut into tiles."""
+
+
 @dataclass(frozen=True)
 class Likeness:
     """Two images, by their places, that are one picture: how many of 64 bits differ, how their details correlate."""
@@ -239,13 +243,21 @@ def near_duplicates(read: Callable[[int], NDArray[np.uint8]], hashes: Sequence[s
     """
     found = []
     details: dict[int, NDArray[np.float64]] = {}
-    for first, second, bits in _close_pairs(hashes):
-        for place in (first, second):
-            if place not in details:
-                details[place] = _details(read(place))
-        correlation = _likeness(details[first], details[second])
-        if correlation >= LEAST_LIKENESS:
-            found.append(Likeness(first, second, bits, round(correlation, 4)))
+    still: dict[int, NDArray[np.float64]] = {}
+
+    def detail(place: int) -> NDArray[np.float64]:
+        if place not in details:
+            details[place] = _details(read(place))
+        return details[place]
+
+    for first, pairs in groupby(_close_pairs(hashes), key=lambda pair: pair[0]):
+        moved = _moved_tiles(detail(first))
+        for _, second, bits in pairs:
+            if second not in still:
+                still[second] = _tiles(detail(second)[_INNER, _INNER])
+            correlation = _likeness(moved, still[second])
+            if correlation >= LEAST_LIKENESS:
+                found.append(Likeness(first, second, bits, round(correlation, 4)))
     return found
 
 
@@ -266,15 +278,16 @@ def _details(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     return np.asarray(detail / np.sqrt(gaussian_filter(detail**2, 8) + 4))
 
 
-def _likeness(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+def _moved_tiles(detail: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The tiles of an image moved by up to three cells either way: [49, 16, cells]."""
+    shifts = product(range(-_REACH, _REACH + 1), repeat=2)
+    low, high = _INNER.start, _INNER.stop
+    return np.stack([_tiles(detail[low + y : high + y, low + x : high + x]) for y, x in shifts])
+
+
+def _likeness(moved: NDArray[np.float64], still: NDArray[np.float64]) -> float:
     """The mean over 4 x 4 tiles of their best correlation, where each may lie up to three cells aside."""
-    reach, inner = 3, slice(8, 2 * _FINE - 8)
-    ours = _tiles(first[inner, inner])
-    best = np.full(len(ours), -1.0)
-    for down, across in product(range(-reach, reach + 1), repeat=2):
-        moved = second[8 + down : 2 * _FINE - 8 + down, 8 + across : 2 * _FINE - 8 + across]
-        best = np.maximum(best, (ours * _tiles(moved)).sum(axis=1))
-    return float(best.mean())
+    return float(np.einsum("stc,tc->st", moved, still).max(axis=0).mean())
 
 
 def _tiles(detail: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -169,8 +169,8 @@ class StandInSettings(Section):
 
     images: int = Field(2000, ge=50)
     side: int = Field(128, ge=32)
-    epochs: int = Field(5, ge=1)
-    batch_size: int = Field(16, ge=1)
+    epochs: int = Field(6, ge=1)
+    batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(4e-3, gt=0)
     augment: bool = False
 

@@ -40,7 +40,7 @@ from radia.synthetic.phantom import Progress, in_parallel, radiograph
 from radia.synthetic.population import populations, progress_signs, sample_age, sample_signs, truth_of
 from radia.synthetic.reporting import Letterhead, write_report
 
-SIDE = 512
+SIDE = 320
 """Rows of every radiograph; columns where the detector is not upright."""
 LAST_DAY = date(2026, 9, 30)
 RETURNING = 0.25
@@ -182,7 +182,7 @@ def _study(
         given=given,
         report=report,
         language=language,
-        columns=432 if patient.site == "CGC" and rng.random() < 0.5 else SIDE,
+        columns=270 if patient.site == "CGC" and rng.random() < 0.5 else SIDE,
         file=_file_name(exam, index),
         seed=int(rng.integers(2**31)),
     )
