@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,9 @@ import dagster as dg
 from pipelines.definitions import definitions
 from pipelines.resources import PROGRESS
 from radia.errors import QualityBlocked, RadiaError
+from radia.services import dagster_home
 from radia.settings import workspace
 from radia.steps import Progress
-from radia.workspace import Workspace
 
 
 def retrain(
@@ -40,17 +39,6 @@ def retrain(
     finally:
         PROGRESS.reset(token)
     return {"dagster_run_id": result.run_id}
-
-
-def dagster_home(site: Workspace) -> Path:
-    """Dagster's folder in the site's data folder, made on first use, with telemetry off. Absolute, as Dagster asks."""
-    home = site.dagster_home.resolve()
-    home.mkdir(parents=True, exist_ok=True)
-    config = home / "dagster.yaml"
-    if not config.is_file():
-        config.write_text("telemetry:\n  enabled: false\nconcurrency:\n  pools:\n    default_limit: 1\n")
-    os.environ["DAGSTER_HOME"] = str(home)
-    return home
 
 
 def _run_config(inbox: Path | None, labels: Path | None, reports: Path | None, params: Path | None) -> dict[str, Any]:

@@ -15,7 +15,18 @@ import click
 
 from radia.errors import RadiaError
 from radia.settings import mlflow_url
-from radia.workspace import Workspace
+from radia.workspace import Workspace, written_whole
+
+
+DAGSTER_CONFIG = """\
+telemetry:
+  enabled: false
+nux:
+  enabled: false
+concurrency:
+  pools:
+    default_limit: 1
+"""
 
 
 @dataclass(frozen=True)
@@ -63,9 +74,11 @@ def serve_all(site: Workspace, *, dagster_port: int, mlflow_port: int, web_port:
     wanted = services(site, dagster_port=dagster_port, mlflow_port=mlflow_port, web_port=web_port)
     for service in wanted:
         _refuse_taken(service)
-    home = site.dagster_home.resolve()
-    home.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "RADIA_DATA": str(site.root.resolve()), "DAGSTER_HOME": str(home)}
+    environment = {
+        **os.environ,
+        "RADIA_DATA": str(site.root.resolve()),
+        "DAGSTER_HOME": str(dagster_home(site)),
+    }
     signal.signal(signal.SIGTERM, _interrupt)
     processes: list[tuple[Service, subprocess.Popen[bytes]]] = []
     try:
@@ -84,6 +97,17 @@ def serve_all(site: Workspace, *, dagster_port: int, mlflow_port: int, web_port:
         click.echo("ending")
     finally:
         _end([process for _, process in processes])
+
+
+def dagster_home(site: Workspace) -> Path:
+    """Dagster's folder in the site's data folder, made on first use. Absolute, as Dagster asks, and quiet."""
+    home = site.dagster_home.resolve()
+    config = home / "dagster.yaml"
+    if not config.is_file():
+        with written_whole(config) as partial:
+            partial.write_text(DAGSTER_CONFIG)
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home
 
 
 def _start(service: Service, environment: dict[str, str], log: int) -> subprocess.Popen[bytes]:

@@ -117,7 +117,7 @@ def test_dvc_repro_gives_the_digests_of_the_dagster_run(site: EmbeddedSite, tmp_
 def test_the_snapshot_digest_stands_on_the_mlflow_run_the_materialization_and_the_ledger(site: EmbeddedSite) -> None:
     import dagster as dg
 
-    from pipelines.run import dagster_home
+    from radia.services import dagster_home
 
     run = open_run()
     digest = steps.current_snapshot(run).digest
@@ -133,7 +133,7 @@ def test_the_snapshot_digest_stands_on_the_mlflow_run_the_materialization_and_th
 def test_each_batch_is_a_partition_of_dagster(site: EmbeddedSite) -> None:
     import dagster as dg
 
-    from pipelines.run import dagster_home
+    from radia.services import dagster_home
 
     run = open_run()
     with dg.DagsterInstance.from_config(str(dagster_home(run.workspace))) as instance:
