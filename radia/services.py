@@ -17,7 +17,6 @@ from radia.errors import RadiaError
 from radia.settings import mlflow_url
 from radia.workspace import Workspace, written_whole
 
-
 DAGSTER_CONFIG = """\
 telemetry:
   enabled: false
