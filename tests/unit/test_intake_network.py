@@ -257,9 +257,9 @@ class TestReceiver:
         secured = settings(tls_certificate=certificate, tls_key=key, tls_authority=certificate)
         with Receiver(landing, secured) as receiver:
             address = ["-aet", "MODALITY1", "-aec", "RADIA", "127.0.0.1", str(receiver.port), str(path)]
+            storescu("+tls", str(key), str(certificate), "+cf", str(certificate), *address)
             with pytest.raises(subprocess.CalledProcessError):
                 storescu(*address)
-            storescu("+tls", str(key), str(certificate), "+cf", str(certificate), *address)
         assert [len(receipt.files) for receipt in receipts(landing)] == [1]
 
 
