@@ -66,7 +66,8 @@ class TestFiles:
         assert result["n"] == 10
 
     def test_the_result_is_json(self, truth: Path, probs: Path) -> None:
-        json.dumps(evaluate_files(truth=truth, probs=probs, replicates=100), allow_nan=False)
+        result = evaluate_files(truth=truth, probs=probs, replicates=100)
+        assert json.loads(json.dumps(result, allow_nan=False)) == result
 
     def test_the_threshold_is_one_half_unless_given(self, csv: Write, truth: Path, probs: Path) -> None:
         limits = csv("limits.csv", "finding,threshold", "Effusion,0.85")

@@ -184,6 +184,7 @@ class TestReceiver:
             association = associate(receiver.port)
             association.send_c_store(radiograph(1))
             wait_until(lambda: got)
+            assert [len(receipt.files) for receipt in got] == [1]
             association.release()
 
     def test_says_out_of_resources_when_the_disk_fills(self, landing: Path) -> None:
