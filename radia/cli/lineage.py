@@ -1,0 +1,129 @@
+"""Lineage, proof, and a person's word on a candidate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from radia.cli.frame import ANY_PATH, EXISTING_FILE, main, opened, prints
+
+
+@main.command()
+@click.argument("kind", type=click.Choice(["model", "image", "patient"]))
+@click.argument("identifier")
+@click.option("--html", type=ANY_PATH, help="Write a page instead.")
+@prints
+def trace(kind: str, identifier: str, html: Path | None) -> tuple[object, str]:
+    """Where a model, an image or a patient came from, and where it went."""
+    from radia import steps
+    from radia import trace as lineage
+    from radia.workspace import written_whole
+
+    with opened() as site:
+        tree = steps.trace(site, kind, identifier)
+    if html is None:
+        return lineage.to_json(tree), lineage.render_text(tree)
+    with written_whole(html) as partial:
+        partial.write_text(lineage.to_html(tree))
+    return {"html": str(html)}, f"written: {html}"
+
+
+@main.group()
+def audit() -> None:
+    """Proof that nothing was changed."""
+
+
+@audit.command()
+@click.argument("bundle", required=False, type=EXISTING_FILE)
+@prints
+def verify(bundle: Path | None) -> tuple[object, str]:
+    """Re-check the ledger's chain and every recorded digest; or a bundle of evidence."""
+    from radia import steps
+
+    if bundle is not None:
+        from radia.bundle import verify_bundle
+
+        verify_bundle(bundle)
+        return {"bundle": str(bundle), "whole": True}, f"{bundle}: nothing was changed"
+    with opened() as site:
+        checked = steps.verify(site)
+    text = (
+        f"{checked.events} events, {checked.artefacts} files, {checked.objects} DVC objects and {checked.models} "
+        "models: nothing was changed"
+    )
+    return checked.as_json(), text
+
+
+@audit.command("bundle")
+@click.argument("model")
+@click.argument("target", type=ANY_PATH)
+@prints
+def audit_bundle(model: str, target: Path) -> tuple[object, str]:
+    """Write the evidence behind MODEL, to be checked elsewhere with nothing but Python."""
+    from radia import steps
+
+    with opened() as site:
+        written = steps.bundle(site, model, target)
+    return {"bundle": str(written)}, f"written: {written}"
+
+
+@main.command()
+@click.argument("patient")
+@click.option("--reason", default="", help="Why; stays in the record.")
+@prints
+def withdraw(patient: str, reason: str) -> tuple[object, str]:
+    """Take a patient out of every later snapshot; lists the models that saw them."""
+    from radia import steps
+
+    with opened() as site:
+        done = steps.withdraw(site, patient, reason=reason)
+    models = ", ".join(done.models) or "none"
+    text = f"{done.patient}: {done.images} images stay out of later snapshots; models that saw them: {models}"
+    return {"patient": done.patient, "images": done.images, "models": list(done.models)}, text
+
+
+approver_option = click.option("--approver", required=True, help="The person who decides.")
+reason_option = click.option("--reason", required=True, help="Why; stays in the record.")
+
+
+@main.command()
+@click.argument("version")
+@approver_option
+@reason_option
+@click.option("--override", default="", help="Why it is approved although the gate did not pass.")
+@prints
+def promote(version: str, approver: str, reason: str, override: str) -> tuple[object, str]:
+    """Put candidate VERSION in use on a person's word."""
+    from radia import steps
+
+    with opened() as site:
+        done = steps.promote(site, version, approver=approver, reason=reason, override=override)
+    before = done.previous.uri if done.previous else None
+    return {"in use": done.version.uri, "previous": before}, f"{done.version.uri} is in use"
+
+
+@main.command()
+@click.argument("version")
+@approver_option
+@reason_option
+@prints
+def reject(version: str, approver: str, reason: str) -> tuple[object, str]:
+    """Refuse candidate VERSION."""
+    from radia import steps
+
+    with opened() as site:
+        done = steps.reject(site, version, approver=approver, reason=reason)
+    return {"candidate": done.candidate, "outcome": done.outcome}, f"{done.candidate}: {done.outcome}"
+
+
+@main.command()
+@reason_option
+@prints
+def rollback(reason: str) -> tuple[object, str]:
+    """Put the previous model in use again."""
+    from radia import steps
+
+    with opened() as site:
+        done = steps.roll_back(site, reason=reason)
+    return {"in use": done.version.uri}, f"{done.version.uri} is in use again"
