@@ -182,6 +182,7 @@ def evaluate(run: Run) -> Outcome:
         with written_whole(site.evaluation) as folder:
             folder.mkdir()
             (folder / "metrics.json").write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+            (folder / "settings.json").write_text(run.settings.model_dump_json(indent=1) + "\n")
             _predictions_table(rows, base, candidate).to_parquet(folder / "predictions.parquet", index=False)
             decision = decide(result, run.settings.gate)
             pictures = _worst_misses(run, rows, truth, candidate)
