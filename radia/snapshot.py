@@ -346,22 +346,30 @@ def version(archive: Path, digest: str) -> str:
     return md5
 
 
-def restore(archive: Path, digest: str) -> None:
-    """Brings back the exact files of a versioned snapshot, and its batches as they were then. Raises SnapshotError."""
+def restore(archive: Path, digest: str, target: Path | None = None) -> None:
+    """Brings back the exact files of a versioned snapshot, and its batches as they were then. Raises SnapshotError.
+
+    target: another folder, which becomes an archive of its own that shares DVC's cache; None: the archive itself.
+    """
     from dvc.exceptions import DvcException
 
-    record = _record_of(archive / "snapshots" / digest)
-    if not record.is_file():
+    kept = _record_of(archive / "snapshots" / digest)
+    if not kept.is_file():
         raise SnapshotError(f"snapshot {digest[:12]} was never versioned in this archive")
-    with _repository(archive) as repository:
+    place = archive if target is None else target
+    record = _record_of(place / "snapshots" / digest)
+    if target is not None:
+        with written_whole(record) as partial:
+            partial.write_bytes(kept.read_bytes())
+    with _repository(place, cache=archive / ".dvc" / "cache") as repository:
         try:
             repository.checkout([str(record)], force=True)
-            repository.checkout([str(path) for path in _unpin(record, archive / "images")], force=True)
+            repository.checkout([str(path) for path in _unpin(record, place / "images")], force=True)
         except DvcException as error:
             raise SnapshotError(
                 f"snapshot {digest[:12]} cannot be restored: DVC's cache lacks a part of it ({type(error).__name__})"
             ) from error
-    load(archive / "snapshots", digest)
+    load(place / "snapshots", digest)
 
 
 def _record_of(folder: Path) -> Path:
@@ -409,8 +417,11 @@ def _recorded_md5(repository: Repo, folder: Path) -> str | None:
 
 
 @contextmanager
-def _repository(archive: Path) -> Iterator[Repo]:
-    """The archive as a DVC repository, made on first use; waits while another process works in it."""
+def _repository(archive: Path, cache: Path | None = None) -> Iterator[Repo]:
+    """The archive as a DVC repository, made on first use; waits while another process works in it.
+
+    cache: another archive's, for one that is made from it.
+    """
     quiet_dependencies()
     from dvc.repo import Repo
 
@@ -419,7 +430,9 @@ def _repository(archive: Path) -> Iterator[Repo]:
         with written_whole(root / ".dvc") as partial:
             partial.mkdir()
             (partial / "config").write_text(DVC_CONFIG, encoding="utf-8")
-    own_state = {"core": {"site_cache_dir": str(root / ".dvc" / "tmp" / "site")}}  # otherwise in /var/tmp
+    own_state: dict[str, Any] = {"core": {"site_cache_dir": str(root / ".dvc" / "tmp" / "site")}}  # else in /var/tmp
+    if cache is not None:
+        own_state["cache"] = {"dir": str(cache.resolve())}
     log = logging.getLogger("dvc")
     level = log.level
     log.setLevel(logging.CRITICAL)  # DVC speaks and draws bars through it; its errors reach us as exceptions

@@ -437,6 +437,18 @@ class TestRestore:
         restore(archive, digest)
         assert contents(archive / "snapshots") | contents(archive / "images") == before
 
+    def test_brings_an_older_version_back_into_another_folder(self, archive: Path, tmp_path: Path) -> None:
+        digest = archived(archive, manifest_of(30))
+        version(archive, digest)
+        before = contents(archive / "snapshots" / digest) | contents(archive / "images")
+        shard = archive / "images" / "HND-20260101-1" / "0.npy"
+        shard.unlink()
+        shard.write_bytes(b"made anew")
+        restore(archive, digest, tmp_path / "elsewhere")
+        found = contents(tmp_path / "elsewhere" / "snapshots" / digest) | contents(tmp_path / "elsewhere" / "images")
+        assert found == before
+        assert shard.read_bytes() == b"made anew"
+
     def test_brings_back_a_changed_file(self, manifest: pd.DataFrame, archive: Path) -> None:
         digest = archived(archive, manifest)
         version(archive, digest)
