@@ -144,3 +144,7 @@ class LedgerError(RadiaError):
 
 class ChainBroken(LedgerError):
     """The ledger or an artefact was changed after the fact. Names the first bad event or artefact."""
+
+
+class NotReproducible(RadiaError):
+    """A model cannot be made again as it was recorded: a part is gone, was changed, or gives other figures."""

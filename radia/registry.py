@@ -340,6 +340,12 @@ def checkpoint_folder(site: Workspace, uri: str) -> Path:
         return _checkpoint(_model_folder(client, site, found))
 
 
+def artefact(site: Workspace, version: Version, name: str) -> bytes:
+    """A file of the run behind a version, such as `evaluation/metrics.json`. Raises RegistryError where it has none."""
+    with _registry(site) as client:
+        return _kept_file(client, site, version, name)
+
+
 def record_digest(site: Workspace, name: str, version: str) -> str:
     """SHA-256 over all that MLflow keeps of a version: params, metrics, tags, card, artefacts, model, by content.
 
