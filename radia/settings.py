@@ -126,12 +126,26 @@ class LabelSettings(Section):
         "Edema": UncertaintyPolicy.ONES,
     }
     blank_is_absent: bool = True
+    soft: float = Field(
+        0.0, ge=0, le=1, description="part of a training target that is the probability of being present, not the label"
+    )
 
 
 class SuspectSettings(Section):
     """Search for wrong labels."""
 
     folds: int = Field(5, ge=2)
+    weights: bool = Field(False, description="a training label weighs as much as it is likely to be right")
+
+
+class ReadSettings(Section):
+    """Blind reads: who stands behind a true label, how many are asked for, what noise is worth a warning."""
+
+    readers: int = Field(2, ge=1, description="independent readers behind a true label; an adjudicator comes after them")
+    budget: int = Field(0, ge=0, description="studies a run queues when none waits; 0: only `radia reads queue` does")
+    evaluation_share: float = Field(0.5, gt=0, le=1, description="of the budget, for the test side")
+    repeat_share: float = Field(0.1, ge=0, lt=1, description="of the budget, read again by the same reader")
+    max_noise_rate: float = Field(0.1, gt=0, le=1, description="part of the given labels that may be wrong unwarned")
 
 
 class FinetuneSettings(Section):
@@ -213,6 +227,7 @@ class Settings(Section):
     snapshot: SnapshotSettings = SnapshotSettings()
     labels: LabelSettings = LabelSettings()
     suspects: SuspectSettings = SuspectSettings()
+    reads: ReadSettings = ReadSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     stand_in: StandInSettings = StandInSettings()
     evaluate: EvaluateSettings = EvaluateSettings()

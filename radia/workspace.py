@@ -83,8 +83,23 @@ class Workspace:
 
     @property
     def reads(self) -> Path:
-        """`reads.parquet` and the review queues."""
+        """Blind reads: the tables below, and `reads.parquet`, what readers decided so far by study."""
         return self.root / "reads"
+
+    @property
+    def read_queue(self) -> Path:
+        """Which studies are to be read, in which queue."""
+        return self.reads / "queue.parquet"
+
+    @property
+    def read_designs(self) -> Path:
+        """With what probability each draw could have chosen each study for evaluation."""
+        return self.reads / "designs.parquet"
+
+    @property
+    def read_log(self) -> Path:
+        """Every read that anybody made: a row a study, finding and reader."""
+        return self.reads / "log.parquet"
 
     @property
     def models(self) -> Path:
