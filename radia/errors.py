@@ -37,6 +37,7 @@ class Reason(StrEnum):
     NO_PATIENT = "patient cannot be told apart"
     TEXT_DETECTOR_MISSING = "burned-in text cannot be looked for"
     RESIDUAL_IDENTIFIER = "an identifier was still there after cleaning"
+    WORKER_LOST = "the process that had it ended twice: a decoder crashed, or memory ran out"
 
 
 class Refusal(RadiaError):
@@ -99,7 +100,7 @@ class ShardDamaged(RadiaError):
 
 
 class WorkerLost(RadiaError):
-    """A process that prepared images ended without a word: out of memory, or killed."""
+    """Processes cannot be started: out of memory, or killed before they took any work."""
 
 
 class MixedSides(RadiaError):

@@ -94,6 +94,14 @@ class ImageSettings(Section):
     shard_bytes: int = Field(2_000_000_000, gt=0)
 
 
+class ScaleSettings(Section):
+    """Where the work on single files is done: de-identification and images."""
+
+    backend: Literal["processes", "ray"] = "processes"
+    workers: int = Field(0, ge=0, description="processes, or Ray tasks at a time; 0: one per core")
+    ray_address: str = Field("", description="of a Ray cluster that sees the data folder; empty: started here")
+
+
 class QualitySettings(Section):
     """Bounds of the rules of data quality; the rules themselves are data in radia/quality_rules.yaml."""
 
@@ -216,6 +224,20 @@ class GateSettings(Section):
     )
 
 
+class MonitorSettings(Section):
+    """When new images count as different from those that the model in use was made on, and when to train again."""
+
+    min_images: int = Field(30, ge=4, description="a batch or a site with fewer is not compared")
+    max_images: int = Field(1000, ge=50, description="at most so many of each side are compared, drawn by chance")
+    permutations: int = Field(499, ge=99)
+    level: float = Field(0.01, gt=0, lt=1, description="of the permutation tests, after Holm's correction")
+    min_psi: float = Field(0.1, ge=0, description="population stability index beyond what chance gives")
+    min_mmd: float = Field(0.005, ge=0, description="squared maximum mean discrepancy of the features (0 to 2)")
+    retrain_reads: int = Field(200, ge=1, description="retraining is proposed from so many new reads on")
+    retrain_images: int = Field(5000, ge=1, description="and from so many new images on")
+    retrain_days: int = Field(365, ge=1, description="and when the model has been in use for longer")
+
+
 class Settings(Section):
     """All of params.yaml."""
 
@@ -223,6 +245,7 @@ class Settings(Section):
     intake: IntakeSettings = IntakeSettings()
     deidentify: DeidentifySettings = DeidentifySettings()
     images: ImageSettings = ImageSettings()
+    scale: ScaleSettings = ScaleSettings()
     quality: QualitySettings = QualitySettings()
     snapshot: SnapshotSettings = SnapshotSettings()
     labels: LabelSettings = LabelSettings()
@@ -232,6 +255,7 @@ class Settings(Section):
     stand_in: StandInSettings = StandInSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     gate: GateSettings = GateSettings()
+    monitor: MonitorSettings = MonitorSettings()
 
 
 def load_settings(path: Path | None = None) -> Settings:
@@ -297,6 +321,7 @@ def quiet_dependencies() -> None:
         "GX_ANALYTICS_ENABLED": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "RAY_USAGE_STATS_ENABLED": "0",
         "GIT_PYTHON_REFRESH": "quiet",
     }.items():
         os.environ.setdefault(name, value)
