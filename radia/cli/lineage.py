@@ -69,6 +69,34 @@ def audit_bundle(model: str, target: Path) -> tuple[object, str]:
 
 
 @main.command()
+@click.argument("model")
+@click.argument("target", type=ANY_PATH)
+@prints
+def restore(model: str, target: Path) -> tuple[object, str]:
+    """Bring back the exact snapshot, base and settings of MODEL into TARGET, a new data folder."""
+    from radia import steps
+
+    with opened() as site:
+        done = steps.restore(site, model, target)
+    value = {"model": model, "snapshot": done.snapshot, "images": done.images, "folder": str(done.folder)}
+    return value, f"{done.images} images of snapshot {done.snapshot[:12]}, base and settings of {model}: {target}"
+
+
+@main.command()
+@click.argument("model")
+@click.argument("target", type=ANY_PATH)
+@prints
+def reproduce(model: str, target: Path) -> tuple[object, str]:
+    """Train and evaluate MODEL again in TARGET, and hold the result to what was recorded."""
+    from radia import steps
+
+    with opened() as site:
+        done = steps.reproduce(site, model, target)
+    same = "the same weights to the bit" if done.exact else f"no metric differs by more than {done.difference:.4f}"
+    return done.as_json(), f"{model} was made again in {target}: {same}"
+
+
+@main.command()
 @click.argument("patient")
 @click.option("--reason", default="", help="Why; stays in the record.")
 @prints

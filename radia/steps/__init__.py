@@ -20,6 +20,7 @@ from radia.steps.data import (
 )
 from radia.steps.lineage import act_on_approvals, bundle, promote, reject, roll_back, trace, verify, withdraw
 from radia.steps.models import base_model, evaluate, finetune, gate, register, suspects
+from radia.steps.reproduction import reproduce, restore
 from radia.steps.run import Outcome, Progress, Run, open_run, recorded, silent
 
 __all__ = [
@@ -46,6 +47,8 @@ __all__ = [
     "recorded",
     "register",
     "reject",
+    "reproduce",
+    "restore",
     "roll_back",
     "silent",
     "snapshot",
