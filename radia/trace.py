@@ -35,6 +35,8 @@ SHOWN = 5
 _MAKING = [str(action) for action in Action if action not in {"accessed", "queried", "predict", "read", "bundle"}]
 """Steps that make something from something: what lineage is followed along."""
 
+_DECIDED_BY_PEOPLE = [Action.PROMOTE, Action.REJECT, Action.ROLLBACK, Action.READ, Action.WITHDRAW, Action.ERASE]
+
 _IMAGE_COLUMNS = ("image", "study", "patient", "batch", "site", "split", "source_sha256", "pixel_sha256")
 
 
@@ -148,6 +150,56 @@ def trace_patient(site: Workspace, ledger: Ledger, patient_id: str) -> Tree:
         *_uses(ledger, patient_id),
     ]
     return Tree(f"patient {patient_id}", _present(facts), tuple(parts))
+
+
+def trace_batch(site: Workspace, ledger: Ledger, batch: str) -> Tree:
+    """A landing batch: its steps, its images, and the snapshots and models that hold some of them. Raises UnknownId."""
+    archive = _Archive(site)
+    steps = ledger.events(term=batch, action=[Action.INTAKE, Action.DEIDENTIFY, Action.IMAGES])
+    rows = archive.images("batch = ?", batch)
+    if not steps and not rows:
+        raise UnknownId(_unknown("batch", "the archive", batch, archive.near("batch", batch)))
+    facts = {"images": len(rows), "patients": len({row["patient"] for row in rows})}
+    held = archive.snapshots_with("batch", batch)
+    return Tree(f"batch {batch}", facts, (*map(_event_tree, steps), *_held_trees(ledger, held)))
+
+
+def trace_person(ledger: Ledger, person: str) -> Tree:
+    """What a person or an account did, approved or read, the newest first under each action. Raises UnknownId."""
+    named = [
+        event
+        for event in ledger.events(action=_DECIDED_BY_PEOPLE, newest_first=True)
+        if person in _named_people(event) and event.actor != person
+    ]
+    found: dict[str, list[Event]] = {}
+    for event in [*ledger.events(actor=person, newest_first=True), *named]:
+        found.setdefault(str(event.action), []).append(event)
+    if not found:
+        raise UnknownId(_unknown("person", "the ledger", person, ()))
+    acts = [
+        Tree(action, {"events": len(events), "last": events[0].at}, tuple(map(_event_tree, events[:SHOWN])))
+        for action, events in sorted(found.items())
+    ]
+    return Tree(f"person {person}", {"events": sum(map(len, found.values()))}, tuple(acts))
+
+
+def trace_event(ledger: Ledger, sequence: int) -> Tree:
+    """One event, such as a check or a read: what it took and from which events, and what was made from what it gave.
+
+    Raises LedgerError where there is none of that number.
+    """
+    event = ledger.event(sequence)
+    later = {
+        taker.sequence: taker
+        for digest in filter(_is_digest, event.outputs.values())
+        for taker in ledger.events(term=digest, after=sequence)
+        if digest in taker.inputs.values()
+    }
+    parts = [
+        _steps_tree("made from", list(_behind(ledger, event)), tuple(Action)),
+        _steps_tree("used by", [later[number] for number in sorted(later)], tuple(Action)),
+    ]
+    return Tree(f"{event.action} (event {sequence})", _facts_of(event), tuple(part for part in parts if part.children))
 
 
 def models_that_saw(site: Workspace, ledger: Ledger, patient_id: str) -> list[str]:

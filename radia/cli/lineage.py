@@ -10,12 +10,12 @@ from radia.cli.frame import ANY_PATH, EXISTING_FILE, main, opened, prints
 
 
 @main.command()
-@click.argument("kind", type=click.Choice(["model", "image", "patient"]))
+@click.argument("kind", type=click.Choice(["model", "image", "patient", "batch", "person", "event"]))
 @click.argument("identifier")
 @click.option("--html", type=ANY_PATH, help="Write a page instead.")
 @prints
 def trace(kind: str, identifier: str, html: Path | None) -> tuple[object, str]:
-    """Where a model, an image or a patient came from, and where it went."""
+    """Where a model, an image, a patient or a batch came from and went; what a person did; what an event led to."""
     from radia import steps
     from radia import trace as lineage
     from radia.workspace import written_whole

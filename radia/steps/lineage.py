@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from radia.dicom.pseudonyms import load_key
+from radia.errors import UnknownId
 from radia.steps.run import Run
 
 if TYPE_CHECKING:
@@ -17,15 +18,21 @@ if TYPE_CHECKING:
 
 
 def trace(run: Run, kind: str, identifier: str) -> Tree:
-    """The lineage of a model version, an image or a patient. Raises UnknownId."""
+    """The lineage of a model version, image, patient, batch, person or event (by its number). Raises UnknownId."""
     from radia import registry
     from radia import trace as lineage
 
+    site, ledger = run.workspace, run.ledger
     if kind == "model":
-        return lineage.trace_model(run.workspace, run.ledger, identifier, registry.find(run.workspace, identifier))
-    if kind == "image":
-        return lineage.trace_image(run.workspace, run.ledger, identifier)
-    return lineage.trace_patient(run.workspace, run.ledger, identifier)
+        return lineage.trace_model(site, ledger, identifier, registry.find(site, identifier))
+    if kind == "person":
+        return lineage.trace_person(ledger, identifier)
+    if kind == "event":
+        if not identifier.isdigit():
+            raise UnknownId("an event is named by its number, as `radia trace` shows it")
+        return lineage.trace_event(ledger, int(identifier))
+    ask = {"image": lineage.trace_image, "patient": lineage.trace_patient, "batch": lineage.trace_batch}
+    return ask[kind](site, ledger, identifier)
 
 
 def verify(run: Run) -> Audit:

@@ -13,7 +13,19 @@ from radia.errors import UnknownId
 from radia.findings import FINDINGS
 from radia.ledger import Ledger, open_ledger
 from radia.registry import Version
-from radia.trace import Tree, models_that_saw, render_text, to_html, to_json, trace_image, trace_model, trace_patient
+from radia.trace import (
+    Tree,
+    models_that_saw,
+    render_text,
+    to_html,
+    to_json,
+    trace_batch,
+    trace_event,
+    trace_image,
+    trace_model,
+    trace_patient,
+    trace_person,
+)
 from radia.workspace import Workspace
 
 SNAPSHOT, OTHER_SNAPSHOT = "5" * 64, "6" * 64
@@ -218,6 +230,42 @@ class TestTracePatient:
     def test_names_the_models_that_saw_a_patient(self, site: Workspace, ledger: Ledger) -> None:
         assert models_that_saw(site, ledger, "P1") == ["cxr-candidate/3"]
         assert models_that_saw(site, ledger, "P7") == []
+
+
+class TestABatch:
+    def test_goes_to_its_steps_snapshots_and_models(self, site: Workspace, ledger: Ledger) -> None:
+        tree = trace_batch(site, ledger, "HND-20261123-1")
+        assert tree.detail == {"images": 3, "patients": 2}
+        assert [child.label.split()[0] for child in tree.children][:3] == ["intake", "deidentify", "images"]
+        assert tree.find("model cxr-candidate/3") is not None
+
+    def test_of_an_unknown_name_names_the_nearest(self, site: Workspace, ledger: Ledger) -> None:
+        with pytest.raises(UnknownId, match="HND-20261123-1"):
+            trace_batch(site, ledger, "HND-20261123-2")
+
+
+class TestAPerson:
+    def test_did_what_an_account_wrote(self, ledger: Ledger) -> None:
+        tree = trace_person(ledger, "gpu")
+        assert [child.label for child in tree.children] == ["finetune"]
+
+    def test_approved_what_an_account_wrote_for_them(self, ledger: Ledger) -> None:
+        assert [child.label for child in trace_person(ledger, "Dr Côté").children] == ["promote"]
+
+    def test_who_did_nothing_is_unknown(self, ledger: Ledger) -> None:
+        with pytest.raises(UnknownId, match="no person"):
+            trace_person(ledger, "nobody")
+
+
+class TestAnEvent:
+    def test_goes_back_to_what_it_took_and_on_to_what_took_it(self, ledger: Ledger) -> None:
+        (check,) = ledger.events(action="check")
+        tree = trace_event(ledger, check.sequence)
+        assert tree.find("made from").find("intake") is not None
+        (snapshot,) = ledger.events(action="snapshot")
+        used = trace_event(ledger, snapshot.sequence).find("used by")
+        assert used.find("finetune") is not None
+        assert used.find("register") is not None
 
 
 class TestLooks:
