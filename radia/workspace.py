@@ -111,6 +111,11 @@ class Workspace:
         """`metrics.json`, figures, `report.html`, `decision.json`."""
         return self.root / "evaluation"
 
+    @property
+    def monitoring(self) -> Path:
+        """One folder a batch: how it differs from what the model in use was made on; `proposal.json`."""
+        return self.root / "monitoring"
+
     # records and services
     @property
     def records(self) -> Path:

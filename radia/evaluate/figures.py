@@ -1,7 +1,8 @@
-"""The figures of an evaluation: functions from the dict of `evaluate_candidate` to a matplotlib figure."""
+"""The figures of an evaluation and of monitoring: functions from their dicts to a matplotlib figure."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -164,6 +165,55 @@ FIGURES: dict[str, tuple[str, Callable[[Evaluation, Mapping[str, str]], Figure]]
     "confusion": ("Decisions of the candidate at its thresholds", confusion),
 }
 """File name: title and drawing function, in the order of the page."""
+
+
+def draw_shift(by_site: Mapping[str, Any], title: str = "") -> Figure:
+    """A panel a site (`radia.monitoring.shift_by_site`): where each measure and probability lies now, and where it lay.
+
+    Bars hold the middle half of the images, lines nine in ten, in units in which the reference's line is 1 long.
+    """
+    sites = [site for site, entry in by_site.items() if "why" not in entry]
+    names = [*by_site[sites[0]]["measures"], *by_site[sites[0]]["predictions"]] if sites else []
+    height = 0.25 * len(names) + 1.6
+    figure, axes = _subplots(1, max(len(sites), 1), width=2.2 + 3.6 * max(len(sites), 1), height=height, sharey=True)
+    for axis, site in zip(axes.flat, sites, strict=False):
+        entries = {**by_site[site]["measures"], **by_site[site]["predictions"]}
+        for y, name in enumerate(names):
+            _moved(axis, entries[name], y)
+        embeddings = by_site[site]["embeddings"]
+        axis.set_title(f"{site}: {by_site[site]['n']} images", loc="left")
+        axis.set_xlabel(
+            f"features: MMD² {embeddings['mmd']:.3f}, p {embeddings['p']:.3f}",
+            fontsize=9,
+            color=BAD if embeddings["shifted"] else MUTED,
+        )
+        axis.set_xlim(-1.6, 2.1)
+        axis.set_xticks([])
+        axis.axhline(len(by_site[site]["measures"]) - 0.5, color=GRID, linewidth=1.2)
+    axes.flat[0].set_yticks(range(len(names)), names)
+    axes.flat[0].set_ylim(len(names) - 0.4, -0.6)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
+    _legend(figure, {"base": "reference", "candidate": "now"}, readers=False)
+    return figure
+
+
+def _moved(axis: Axes, entry: Mapping[str, Any], y: float) -> None:
+    old, new = (np.array(entry["quantiles"][side]) for side in ("reference", "current"))
+    unit = old[-1] - old[0] or 1.0
+    for values, offset, colour in ((old, -0.16, COLOURS["base"]), (new, 0.16, COLOURS["candidate"])):
+        at = np.clip((values - old[2]) / unit, -1.55, 1.55)
+        axis.plot(at[[0, -1]], [y + offset] * 2, color=colour, linewidth=1)
+        axis.plot(at[[1, 3]], [y + offset] * 2, color=colour, linewidth=3.5, solid_capstyle="butt")
+    colour = BAD if entry["shifted"] else MUTED
+    axis.text(2.08, y, f"{entry['psi']:.2f}", ha="right", va="center", fontsize=8, color=colour)
+
+
+def png(figure: Figure, dots_per_inch: int = 150) -> bytes:
+    """A figure as PNG. Without the date and version that matplotlib would add, the same values give the same bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dots_per_inch, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 # --- what the figures share -----------------------------------------------------------------------------------------

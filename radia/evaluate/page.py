@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,6 @@ from radia.evaluate.candidate import sentence
 from radia.gate import Decision, Outcome, RuleOutcome
 from radia.metrics import shown
 from radia.workspace import written_whole
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-DOTS_PER_INCH = 150
 
 
 @dataclass(frozen=True)
@@ -75,7 +70,7 @@ def write_report(
 def draw_figures(evaluation: Mapping[str, Any], names: Mapping[str, str] = figures.DEFAULT_NAMES) -> dict[str, bytes]:
     """Every figure as PNG, by the name of its file."""
     return {
-        name: _png(draw(evaluation, names))
+        name: figures.png(draw(evaluation, names))
         for name, (_, draw) in figures.FIGURES.items()
         if name != "subgroups" or evaluation["groups"]
     }
@@ -247,13 +242,6 @@ def _encode(pixels: NDArray[np.uint8]) -> bytes:
 
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    # Without the date and version that matplotlib would add, the same evaluation gives the same bytes.
-    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
     return buffer.getvalue()
 
 

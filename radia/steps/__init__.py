@@ -20,6 +20,7 @@ from radia.steps.data import (
 )
 from radia.steps.lineage import act_on_approvals, bundle, promote, reject, roll_back, trace, verify, withdraw
 from radia.steps.models import base_model, evaluate, finetune, gate, register, suspects
+from radia.steps.monitoring import Watch, monitor, shift_since_training
 from radia.steps.reproduction import reproduce, restore
 from radia.steps.run import Outcome, Progress, Run, open_run, recorded, silent
 
@@ -27,6 +28,7 @@ __all__ = [
     "Outcome",
     "Progress",
     "Run",
+    "Watch",
     "act_on_approvals",
     "base_model",
     "batches",
@@ -42,6 +44,7 @@ __all__ = [
     "inbox_of",
     "intake",
     "labels",
+    "monitor",
     "open_run",
     "promote",
     "recorded",
@@ -50,6 +53,7 @@ __all__ = [
     "reproduce",
     "restore",
     "roll_back",
+    "shift_since_training",
     "silent",
     "snapshot",
     "suspects",
