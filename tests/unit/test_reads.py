@@ -1,4 +1,4 @@
-"""Choosing reads with known probabilities, keeping them blind; states of a read."""
+"""Choosing reads with known probabilities, and how many are needed."""
 
 from __future__ import annotations
 
@@ -9,25 +9,12 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from radia.errors import BadLabelValue, LabelError, UnknownFinding, UnmatchedIds
+from radia.errors import LabelError, UnknownFinding
 from radia.posterior import evidence
-from radia.reads import (
-    choose,
-    decide,
-    export_blind,
-    export_of_files,
-    import_of_files,
-    import_reads,
-    plan,
-    plan_of_files,
-    queues,
-    sampling_probabilities,
-    status,
-    status_of_files,
-    systematic_sample,
-    true_labels,
-)
+from radia.reads import choose, plan, plan_of_files, power, queues, sampling_probabilities, systematic_sample
 from radia.suspects import find_suspects
+
+Tables = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
 
 
 def _tables(studies: int = 200, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -80,15 +67,57 @@ class TestChoose:
 
 
 class TestQueues:
-    def test_only_evaluation_reads_carry_a_probability(self) -> None:
+    @pytest.fixture(scope="class")
+    def tables(self) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
         given, probs = _tables()
-        test = list(given.index[:80])
-        queue = queues(given, probs, find_suspects(given, probs), budget=50, test=test)
-        counts = queue["queue"].value_counts().to_dict()
-        assert counts == {"evaluation": 25, "cleaning": 20, "repeat": 5}
-        assert (queue["sampling_probability"].notna() == (queue["queue"] == "evaluation")).all()
+        return given, probs, find_suspects(given, probs)
+
+    def test_one_budget_gives_three_queues(self, tables: Tables) -> None:
+        test = list(tables[0].index[:80])
+        queue = queues(*tables, budget=50, test=test).queue
+        assert queue["queue"].value_counts().to_dict() == {"evaluation": 25, "cleaning": 20, "repeat": 5}
         assert set(queue.loc[queue["queue"] == "evaluation", "id"]) <= set(test)
         assert not set(queue.loc[queue["queue"] == "cleaning", "id"]) & set(test)
+        assert set(queue.loc[queue["queue"] == "repeat", "id"]) <= set(queue.loc[queue["queue"] == "evaluation", "id"])
+
+    def test_only_evaluation_reads_carry_a_probability(self, tables: Tables) -> None:
+        queue = queues(*tables, budget=50, test=list(tables[0].index[:80])).queue
+        assert (queue["sampling_probability"].notna() == (queue["queue"] == "evaluation")).all()
+
+    def test_the_design_covers_the_whole_test_side(self, tables: Tables) -> None:
+        drawn = queues(*tables, budget=50, test=list(tables[0].index[:80]))
+        assert len(drawn.design) == 80
+        assert drawn.design["sampling_probability"].sum() == pytest.approx(25)
+
+    def test_cleaning_begins_with_the_study_that_has_most_wrong_labels(self, tables: Tables) -> None:
+        test = list(tables[0].index[:80])
+        queue = queues(*tables, budget=50, test=test).queue
+        outside = tables[2][~tables[2]["id"].isin(test)]
+        expected = outside.groupby("id")["probability"].sum().nlargest(20)
+        assert list(queue.loc[queue["queue"] == "cleaning", "id"]) == list(expected.index)
+
+    def test_every_site_is_drawn_from_as_its_probabilities_say(self, tables: Tables) -> None:
+        test = list(tables[0].index[:80])
+        site = {study: "small" if number < 16 else "large" for number, study in enumerate(test)}
+        for seed in range(5):
+            drawn = queues(*tables, budget=50, test=test, strata=site, seed=seed)
+            expected = drawn.design.groupby(drawn.design["id"].map(site))["sampling_probability"].sum()
+            chosen = drawn.queue[drawn.queue["queue"] == "evaluation"]["id"].map(site).value_counts()
+            assert abs(chosen["small"] - expected["small"]) < 1
+            assert abs(chosen["large"] - expected["large"]) < 1
+
+    def test_a_second_budget_asks_for_no_study_twice(self, tables: Tables) -> None:
+        test = list(tables[0].index[:80])
+        first = queues(*tables, budget=50, test=test)
+        second = queues(*tables, budget=50, test=test, before=first.queue)
+        together = pd.concat([first.queue, second.queue])
+        assert not together.duplicated(["id", "queue"]).any()
+        assert set(second.queue["draw"]) == {2}
+        assert len(second.design) == 80
+
+    def test_a_test_side_without_labels_is_refused(self, tables: Tables) -> None:
+        with pytest.raises(LabelError, match="test side"):
+            queues(*tables, budget=50, test=["elsewhere"])
 
 
 class TestPlan:
@@ -106,84 +135,17 @@ class TestPlan:
             plan(given, probs, finding="Z", half_width=0.05)
 
 
-QUEUE = pd.DataFrame({"id": ["a", "b", "c"], "queue": "evaluation", "sampling_probability": [0.2, 0.5, 0.4]})
-
-
-def _sheet(**values: float) -> pd.DataFrame:
-    return pd.DataFrame({"Edema": values}).rename_axis("id").reset_index()
-
-
-class TestBlindReads:
-    def test_the_sheet_shows_no_label_score_or_queue(self) -> None:
-        sheet = export_blind(QUEUE, ["Edema", "Fracture"])
-        assert sheet.columns.tolist() == ["id", "Edema", "Fracture"]
-        assert sheet[["Edema", "Fracture"]].isna().all(axis=None)
-        assert sorted(sheet["id"]) == ["a", "b", "c"]
-
-    def test_two_readers_who_agree_settle_a_study(self) -> None:
-        log = import_reads(_sheet(a=1, b=0, c=1), reader="r1", queue=QUEUE)
-        log = import_reads(_sheet(a=1, b=1), reader="r2", queue=QUEUE, log=log)
-        states = status(QUEUE, log).set_index("id")["state"].to_dict()
-        assert states == {"a": "settled", "b": "disagreement", "c": "one reader"}
-
-    def test_the_adjudicator_has_the_last_word(self) -> None:
-        log = import_reads(_sheet(a=1), reader="r1", queue=QUEUE)
-        log = import_reads(_sheet(a=0), reader="r2", queue=QUEUE, log=log)
-        assert np.isnan(decide(log)["value"].iloc[0])
-        log = import_reads(_sheet(a=0), reader="chief", queue=QUEUE, log=log)
-        decided = decide(log, adjudicator="chief").iloc[0]
-        assert decided["value"] == 0
-        assert decided["readers"] == 3
-        assert decided["adjudicated"]
-
-    def test_an_adjudicated_study_is_settled(self) -> None:
-        log = import_reads(_sheet(a=1), reader="r1", queue=QUEUE)
-        log = import_reads(_sheet(a=0), reader="r2", queue=QUEUE, log=log)
-        log = import_reads(_sheet(a=0), reader="chief", queue=QUEUE, log=log)
-        assert status(QUEUE, log).set_index("id").loc["a", "state"] == "settled"
-
-    def test_the_same_sheet_twice_changes_nothing(self) -> None:
-        log = import_reads(_sheet(a=1, b=0), reader="r1", queue=QUEUE)
-        assert len(import_reads(_sheet(a=1, b=0), reader="r1", queue=QUEUE, log=log)) == len(log)
-
-    def test_a_reader_who_contradicts_himself_is_refused(self) -> None:
-        log = import_reads(_sheet(a=1), reader="r1", queue=QUEUE)
-        with pytest.raises(LabelError, match="contradict"):
-            import_reads(_sheet(a=0), reader="r1", queue=QUEUE, log=log)
-
-    def test_a_study_that_nobody_queued_is_refused(self) -> None:
-        with pytest.raises(UnmatchedIds, match="1 of 1 ids were not queued"):
-            import_reads(_sheet(z=1), reader="r1", queue=QUEUE)
-
-    def test_a_value_of_two_is_refused(self) -> None:
-        with pytest.raises(BadLabelValue):
-            import_reads(_sheet(a=2), reader="r1", queue=QUEUE)
-
-    def test_a_read_with_the_model_visible_does_not_decide(self) -> None:
-        log = import_reads(_sheet(a=1), reader="r1", queue=QUEUE, model_visible=True)
-        assert decide(log).empty
-
-    def test_true_labels_keep_the_sampling_probability_and_the_number_of_readers(self) -> None:
-        log = import_reads(_sheet(a=1, b=0), reader="r1", queue=QUEUE)
-        log = import_reads(_sheet(a=1, b=0), reader="r2", queue=QUEUE, log=log)
-        table = true_labels(log, queue="evaluation").set_index("id")
-        assert table.loc["a"].to_dict() == {
-            "Edema": 1.0, "readers": 2, "queue": "evaluation", "sampling_probability": 0.2,
-        }  # fmt: skip
+class TestPower:
+    def test_it_is_the_plan_of_every_finding(self) -> None:
+        given, probs = _tables(120)
+        curves = power(given, probs, replicates=2)
+        assert list(curves) == ["A", "B", "C"]
+        assert [budget for budget, _ in curves["A"]] == [25, 50, 100]
+        assert curves["A"][-1][1] < curves["A"][0][1]
+        assert plan(given, probs, finding="A", half_width=0.001, replicates=2).curve == tuple(curves["A"])
 
 
 class TestFiles:
-    def test_a_sheet_goes_out_blank_and_comes_back_into_the_log(self, tmp_path: Path) -> None:
-        queue, sheet, log = tmp_path / "queue.csv", tmp_path / "sheet.csv", tmp_path / "log.parquet"
-        QUEUE.to_csv(queue, index=False)
-        assert export_of_files(queue, sheet, findings=["Edema"]) == 3
-        assert status_of_files(queue, log)["states"] == {"evaluation: waiting": 3}
-        pd.read_csv(sheet).assign(Edema=1).to_csv(sheet, index=False)
-        assert import_of_files(sheet, log, reader="r1", queue=queue)["new"] == 3
-        assert import_of_files(sheet, log, reader="r1", queue=queue)["new"] == 0
-        assert import_of_files(sheet, log, reader="r2", queue=queue)["readers"] == 2
-        assert status_of_files(queue, log)["states"] == {"evaluation: settled": 3}
-
     def test_a_plan_counts_the_reads_that_exist(self, tmp_path: Path) -> None:
         given, probs = _tables(120)
         for name, frame in (("L", given), ("P", probs), ("R", given.head(100))):
