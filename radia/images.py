@@ -11,10 +11,10 @@ brought up to date from the indexes and may be deleted.
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,13 +26,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from radia import digests
-from radia.errors import MixedSides, Reason, Refusal, ShardDamaged, UnknownId, WorkerLost
+from radia.errors import MixedSides, Reason, Refusal, ShardDamaged, UnknownId
+from radia.settings import ScaleSettings
+from radia.workers import each
 from radia.workspace import written_whole
 
 INDEX = "index.parquet"
 _SIDE, _ROWS = b"radia.side", b"radia.rows_per_shard"
-_FEW = 16
-"""Files that one process prepares faster than a pool would start."""
 
 _SCHEMA = pa.schema(
     [
@@ -167,13 +167,13 @@ def add_batch(
     batch: str,
     side: int,
     shard_bytes: int,
-    workers: int = 0,
+    scale: ScaleSettings | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Makes the images of one batch of clean DICOM (`clean/<patient>/<study>/<image>.dcm`) and returns its index.
 
     A file that is no frontal chest radiograph, or whose image another batch has already, gets a row with the reason
-    and no pixels. workers: processes, 0 for one per core. Raises StorageFull.
+    and no pixels. scale: where files are worked on. Raises StorageFull.
     """
     rows_per_shard = max(1, shard_bytes // side**2)
     with closing(_Catalogue(images)) as catalogue, written_whole(images / batch) as partial:
@@ -184,13 +184,13 @@ def add_batch(
             batch,
             side=side,
             rows_per_shard=rows_per_shard,
-            workers=workers,
+            scale=scale or ScaleSettings(),
             progress=progress,
         )
     return _frame(table)
 
 
-def repair_batch(clean: Path, images: Path, *, batch: str, workers: int = 0) -> bool:
+def repair_batch(clean: Path, images: Path, *, batch: str, scale: ScaleSettings | None = None) -> bool:
     """Makes a batch anew from its clean DICOM where a shard is damaged; says whether one was.
 
     Raises ShardDamaged, and leaves all as it is, where the clean files no longer give the pixels that the index
@@ -203,8 +203,9 @@ def repair_batch(clean: Path, images: Path, *, batch: str, workers: int = 0) -> 
         found = damage
     recorded = _index_table(images, batch)
     side, rows_per_shard = _side_of(recorded), int(recorded.schema.metadata[_ROWS])
+    scale = scale or ScaleSettings()
     with closing(_Catalogue(images)) as catalogue, written_whole(images / batch) as partial:
-        made = _make_batch(clean, partial, catalogue, batch, side=side, rows_per_shard=rows_per_shard, workers=workers)
+        made = _make_batch(clean, partial, catalogue, batch, side=side, rows_per_shard=rows_per_shard, scale=scale)
         digest_columns = ["image", "shard", "row", "pixel_sha256", "shard_sha256"]
         if not made.select(digest_columns).equals(recorded.select(digest_columns)):
             raise ShardDamaged(
@@ -221,18 +222,19 @@ def _make_batch(
     *,
     side: int,
     rows_per_shard: int,
-    workers: int,
+    scale: ScaleSettings,
     progress: Callable[[int, int], None] | None = None,
 ) -> pa.Table:
     """Writes shards and index into a new folder."""
     paths = sorted(clean.rglob("*.dcm"), key=lambda path: path.stem)
     folder.mkdir()
     writer = _ShardWriter(folder, batch, rows_per_shard=rows_per_shard)
-    for done, prepared in enumerate(_prepare_all(paths, side, workers), 1):
-        known = catalogue.is_elsewhere(prepared.image, batch)
-        writer.add(_without_pixels(prepared, Reason.DUPLICATE) if known else prepared)
-        if progress:
-            progress(done, len(paths))
+    with closing(_prepare_all(paths, side, scale)) as results:
+        for done, prepared in enumerate(results, 1):
+            known = catalogue.is_elsewhere(prepared.image, batch)
+            writer.add(_without_pixels(prepared, Reason.DUPLICATE) if known else prepared)
+            if progress:
+                progress(done, len(paths))
     metadata = {_SIDE: str(side).encode(), _ROWS: str(rows_per_shard).encode()}
     table = writer.close().replace_schema_metadata(metadata)
     pq.write_table(table, folder / INDEX)
@@ -248,24 +250,14 @@ def _without_pixels(prepared: Prepared, reason: Reason) -> Prepared:
     return replace(Prepared(prepared.image), reason=prepared.reason or reason.value, detail=prepared.detail)
 
 
-def _prepare_all(paths: Sequence[Path], side: int, workers: int) -> Iterator[Prepared]:
+def _prepare_all(paths: Sequence[Path], side: int, scale: ScaleSettings) -> Generator[Prepared]:
     """The images of all files, in their order."""
-    count = min(workers or os.cpu_count() or 1, len(paths))
-    if count <= 1 or len(paths) < _FEW:
-        yield from (prepare(path, side) for path in paths)
-        return
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-    from functools import partial
-    from multiprocessing import get_context
+    shared = ["radia.images", "radia.dicom.pixels", "radia.dicom.facts", "radia.frontal"]
+    return each(functools.partial(prepare, side=side), paths, if_lost=_lost, scale=scale, preload=shared)
 
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["radia.images", "radia.dicom.pixels", "radia.dicom.facts", "radia.frontal"])
-    try:
-        with ProcessPoolExecutor(count, mp_context=context) as pool:
-            yield from pool.map(partial(prepare, side=side), paths, chunksize=8)
-    except BrokenProcessPool as error:
-        raise WorkerLost("a process that prepared images was killed: free memory, or run with fewer workers") from error
+
+def _lost(path: Path) -> Prepared:
+    return Prepared(path.stem, reason=Reason.WORKER_LOST.value)
 
 
 class _ShardWriter:

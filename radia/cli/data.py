@@ -60,13 +60,15 @@ def deidentify(
     if key is None and key_from_environment() is None:
         raise click.UsageError("give --key FILE, or the key in RADIA_KEY")
     secret = load_key(key or Path(), create=new_key)
+    settings = load_settings(params)
     with progress_bars() as progress:
         outcomes = deidentify_tree(
             source,
             target,
             key=secret,
-            settings=load_settings(params).deidentify,
+            settings=settings.deidentify,
             progress=lambda done, total: progress("deidentify", done, total),
+            scale=settings.scale,
         )
     counts = {outcome: int(count) for outcome, count in outcomes["outcome"].value_counts().items()}
     reasons = outcomes.loc[outcomes["outcome"] == "refused", "reason"].value_counts()

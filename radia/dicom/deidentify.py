@@ -12,12 +12,11 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from io import BytesIO
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ import pandas as pd
 import pydicom
 from numpy.typing import NDArray
 
+from radia import digests
 from radia.dicom import container
 from radia.dicom.burned_in import Box, blank, find_text
 from radia.dicom.clean import Cleaner
@@ -38,10 +38,10 @@ from radia.dicom.pseudonyms import Pseudonymizer, normal_form
 from radia.dicom.text import harvest
 from radia.dicom.verify import verify
 from radia.errors import KeyFileError, Reason, Refusal, StorageFull
-from radia.settings import DeidentifySettings
+from radia.settings import DeidentifySettings, ScaleSettings
+from radia.workers import each
 from radia.workspace import written_whole
 
-_FEW = 4  # files for which no pool of processes is started
 _JOURNAL = ".outcomes.jsonl"
 _FINGERPRINT = "key-fingerprint.txt"
 
@@ -314,13 +314,14 @@ def deidentify_tree(
     settings: DeidentifySettings,
     progress: Callable[[int, int], None] | None = None,
     crosswalk: Path | None = None,
+    scale: ScaleSettings | None = None,
 ) -> pd.DataFrame:
     """Every file under `source`, cleaned into `target` or refused, with the account in `target/outcomes.parquet`.
 
     One row a file, sorted by digest; columns in COLUMNS. Files done before, with the same key and rules, are not done
     again. Of files with the same bytes one is cleaned; of files that claim one SOP instance with different content
-    none is. With `crosswalk`, the encrypted way back is kept in that file. Raises KeyFileError where `target` was made
-    with another key, StorageFull where the disk is full.
+    none is. With `crosswalk`, the encrypted way back is kept in that file. scale: where files are worked on. Raises
+    KeyFileError where `target` was made with another key, StorageFull where the disk is full.
     """
     engine = Engine(key, settings)
     target.mkdir(parents=True, exist_ok=True)
@@ -330,12 +331,13 @@ def deidentify_tree(
     if progress:
         progress(0, len(files))
     walk = Crosswalk(crosswalk, key) if crosswalk else None
-    for done, (outcome, sealed) in enumerate(_outcomes(files, target, account, key, settings), 1):
-        account.take(outcome)
-        if walk and sealed:
-            walk.append([sealed])
-        if progress:
-            progress(done, len(files))
+    with closing(_outcomes(files, target, account, key, settings, scale or ScaleSettings())) as outcomes:
+        for done, (outcome, sealed) in enumerate(outcomes, 1):
+            account.take(outcome)
+            if walk and sealed:
+                walk.append([sealed])
+            if progress:
+                progress(done, len(files))
     return account.close()
 
 
@@ -448,84 +450,51 @@ def _partial(digest: str) -> str:
 
 
 def _outcomes(
-    files: list[Path], target: Path, account: _Account, key: bytes, settings: DeidentifySettings
-) -> Iterator[Done]:
-    known = account.done()
-    workers = settings.workers or os.cpu_count() or 1
-    if workers == 1 or len(files) <= _FEW:
-        _start_worker(key, settings, target, known)
-        for path in files:
-            yield _work(path)
-        return
-    yield from _in_processes(files, workers, (key, settings, target, known))
+    files: list[Path], target: Path, account: _Account, key: bytes, settings: DeidentifySettings, scale: ScaleSettings
+) -> Generator[Done]:
+    """One outcome a file, as they come. A file that ends its process twice is refused; the others go on."""
+    if settings.workers:
+        scale = scale.model_copy(update={"workers": settings.workers})
+    cleaning = _Cleaning(key, settings, target, account.done())
+    shared = ["radia.dicom.deidentify", "onnxruntime", "cv2"]
+    return each(cleaning, files, if_lost=cleaning.lost, scale=scale, ordered=False, preload=shared)
 
 
-def _in_processes(files: list[Path], workers: int, start: tuple[Any, ...]) -> Iterator[Done]:
-    """A pool with few files under way at a time. A file that kills its process is refused; the others go on."""
-    waiting = list(reversed(files))
-    suspects: list[Path] = []
-    while waiting:
-        pool = _pool(workers, start)
-        under_way: dict[Future[Done], Path] = {}
+@dataclass(frozen=True)
+class _Cleaning:
+    """What a worker does with a file: reads it, cleans it, writes the clean one beside its place."""
+
+    key: bytes
+    settings: DeidentifySettings
+    target: Path
+    known: dict[str, Outcome]
+
+    @cached_property
+    def engine(self) -> Engine:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        return Engine(self.key, self.settings)
+
+    @cached_property
+    def crosswalk(self) -> Crosswalk:
+        return Crosswalk(self.target / "crosswalk", self.key)
+
+    def __call__(self, path: Path) -> Done:
+        raw = path.read_bytes()
+        digest = hashlib.sha256(raw).hexdigest()
+        if digest in self.known:
+            return self.known[digest], ""
         try:
-            while waiting or under_way:
-                while waiting and len(under_way) < 4 * workers:
-                    path = waiting.pop()
-                    under_way[pool.submit(_work, path)] = path
-                done, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                for future in done:
-                    outcome = future.result()
-                    del under_way[future]
-                    yield outcome
-        except BrokenProcessPool:
-            suspects += under_way.values()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-    for path in suspects:
-        yield _alone(path, start)
+            clean = self.engine.deidentify_file(raw, digest)
+            _written(self.target / _partial(digest), clean.pieces)
+            return clean.outcome, self.crosswalk.seal(clean.origin)
+        except Refusal as refusal:
+            return self.engine.refused(digest, refusal.reason, refusal.detail), ""
+        except MemoryError:
+            return self.engine.refused(digest, Reason.UNREADABLE_PIXELS, "too large for memory"), ""
 
-
-def _alone(path: Path, start: tuple[Any, ...]) -> Done:
-    with _pool(1, start) as pool:
-        try:
-            return pool.submit(_work, path).result()
-        except BrokenProcessPool:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            return Engine(*start[:2]).refused(digest, Reason.UNREADABLE_PIXELS, "the decoder crashed"), ""
-
-
-def _pool(workers: int, start: tuple[Any, ...]) -> ProcessPoolExecutor:
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["radia.dicom.deidentify", "onnxruntime", "cv2"])
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=start)
-
-
-_worker: tuple[Engine, Path, dict[str, Outcome], Crosswalk] | None = None
-
-
-def _start_worker(key: bytes, settings: DeidentifySettings, target: Path, known: dict[str, Outcome]) -> None:
-    global _worker
-    _worker = (Engine(key, settings), target, known, Crosswalk(target / "crosswalk", key))
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-
-def _work(path: Path) -> Done:
-    """One file in a worker: read, clean, written beside its place."""
-    if _worker is None:
-        raise RuntimeError("the worker was not started")
-    engine, target, known, walk = _worker
-    raw = path.read_bytes()
-    digest = hashlib.sha256(raw).hexdigest()
-    if digest in known:
-        return known[digest], ""
-    try:
-        clean = engine.deidentify_file(raw, digest)
-        _written(target / _partial(digest), clean.pieces)
-        return clean.outcome, walk.seal(clean.origin)
-    except Refusal as refusal:
-        return engine.refused(digest, refusal.reason, refusal.detail), ""
-    except MemoryError:
-        return engine.refused(digest, Reason.UNREADABLE_PIXELS, "too large for memory"), ""
+    def lost(self, path: Path) -> Done:
+        """The outcome of a file that ended its process twice."""
+        return Engine(self.key, self.settings).refused(digests.of_file(path), Reason.WORKER_LOST), ""
 
 
 def _written(path: Path, pieces: list[container.Buffer]) -> None:

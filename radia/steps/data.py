@@ -243,6 +243,7 @@ def _deidentify_batch(run: Run, batch: str) -> Outcome:
             key=key,
             settings=settings,
             progress=run.ticker(f"clean {batch}"),
+            scale=run.settings.scale,
         )
         refused = outcomes[outcomes["outcome"] == "refused"]
         files = [site.landing / batch / "files" / sha256 for sha256 in refused["source_sha256"]]
@@ -281,6 +282,7 @@ def _images_of_batch(run: Run, batch: str) -> Outcome:
             side=settings.side,
             shard_bytes=settings.shard_bytes,
             progress=run.ticker(f"images {batch}"),
+            scale=run.settings.scale,
         )
         kept, refused = index[index["reason"].isna()], index[index["reason"].notna()]
         rows = manifest.build(site.clean / batch, outcomes, kept, batch=batch, site=batch.rsplit("-", 2)[0])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 from pathlib import Path
 
 import pandas as pd
@@ -115,19 +117,19 @@ class TestGoingOn:
         self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         whole = clean(source, tmp_path / "whole")
-        real, calls = deidentify._work, []
+        real, calls = deidentify._Cleaning.__call__, []
 
-        def killed(path: Path) -> deidentify.Done:
+        def killed(cleaning: deidentify._Cleaning, path: Path) -> deidentify.Done:
             calls.append(path)
             if len(calls) == 2:
                 raise KeyboardInterrupt
-            return real(path)
+            return real(cleaning, path)
 
-        monkeypatch.setattr(deidentify, "_work", killed)
+        monkeypatch.setattr(deidentify._Cleaning, "__call__", killed)
         with pytest.raises(KeyboardInterrupt):
             clean(source, tmp_path / "out")
         assert len(files(tmp_path / "out")) == 1
-        monkeypatch.setattr(deidentify, "_work", real)
+        monkeypatch.setattr(deidentify._Cleaning, "__call__", real)
         assert clean(source, tmp_path / "out").equals(whole)
         assert files(tmp_path / "out") == files(tmp_path / "whole")
 
@@ -217,6 +219,28 @@ def test_a_bad_file_costs_itself_and_no_other_over_processes(source: Path, tmp_p
     (source / "bad.dcm").write_bytes(b"no image")
     outcomes = clean(source, tmp_path / "out", settings=SETTINGS.model_copy(update={"workers": 2}))
     assert outcomes.outcome.value_counts().to_dict() == {"clean": 7, "refused": 1}
+
+
+class Crashing(deidentify._Cleaning):
+    """Ends its process at a file that says so, as a decoder that crashes does."""
+
+    def __call__(self, path: Path) -> deidentify.Done:
+        if path.name == "crash.dcm":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(path)
+
+
+def test_a_file_that_ends_its_process_is_refused_and_the_others_are_clean(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source / "crash.dcm").write_bytes(b"of which a decoder dies")
+    monkeypatch.setattr(deidentify, "_Cleaning", Crashing)
+    outcomes = clean(source, tmp_path / "out", settings=SETTINGS.model_copy(update={"workers": 2}))
+    digest = hashlib.sha256(b"of which a decoder dies").hexdigest()
+    assert outcomes.set_index("source_sha256").reason.to_dict() == {
+        **dict.fromkeys(outcomes.source_sha256, ""),
+        digest: "the process that had it ended twice: a decoder crashed, or memory ran out",
+    }
 
 
 def test_a_target_inside_the_source_is_not_read_as_source(source: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import hashlib
+import os
 import pickle
-from concurrent.futures.process import BrokenProcessPool
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from radia.errors import MixedSides, Reason, ShardDamaged, StorageFull, UnknownId, WorkerLost
+from radia.errors import MixedSides, Reason, ShardDamaged, StorageFull, UnknownId
 from radia.images import (
     ImageStore,
+    Prepared,
     add_batch,
     letterbox,
     perceptual_hash,
@@ -21,6 +23,7 @@ from radia.images import (
     repair_batch,
     verify_batch,
 )
+from radia.settings import ScaleSettings
 
 SIDE = 64
 
@@ -68,8 +71,24 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def add(clean: Path, images: Path, batch: str = "HND-20261123-1", **options: int) -> pd.DataFrame:
-    return add_batch(clean, images, batch=batch, **({"side": SIDE, "shard_bytes": 2 * SIDE**2} | options))
+def add(
+    clean: Path,
+    images: Path,
+    batch: str = "HND-20261123-1",
+    *,
+    side: int = SIDE,
+    shard_bytes: int = 2 * SIDE**2,
+    workers: int = 1,
+) -> pd.DataFrame:
+    scale = ScaleSettings(workers=workers)
+    return add_batch(clean, images, batch=batch, side=side, shard_bytes=shard_bytes, scale=scale)
+
+
+def prepare_or_crash(path: Path, side: int) -> Prepared:
+    """Ends its process at one file, as a decoder that crashes does."""
+    if path.stem == "I3":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return prepare(path, side)
 
 
 class TestLetterbox:
@@ -194,25 +213,21 @@ class TestAddBatch:
         verify_batch(images, "HND-20261123-1")
         pd.testing.assert_frame_equal(read_index(images, "HND-20261123-1"), before)
 
-    def test_names_a_process_that_was_killed_and_leaves_no_batch(
+    def test_refuses_a_file_that_ends_its_process_and_keeps_the_others(
         self, tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for number in range(17):
+        for number in range(9):
             write_dicom(tmp_path / "clean" / f"I{number}.dcm", thorax(seed=number))
-
-        def broken(*_: object, **__: object) -> None:
-            raise BrokenProcessPool
-
-        monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor.map", broken)
-        with pytest.raises(WorkerLost, match="fewer workers"):
-            add(tmp_path / "clean", images, workers=2)
-        assert not (images / "HND-20261123-1").exists()
+        monkeypatch.setattr("radia.images.prepare", prepare_or_crash)
+        index = add(tmp_path / "clean", images, workers=2)
+        assert index["image"].tolist() == [f"I{number}" for number in range(9)]
+        lost = "the process that had it ended twice: a decoder crashed, or memory ran out"
+        assert index["reason"].tolist() == [lost if number == 3 else None for number in range(9)]
 
     def test_tells_how_far_it_is(self, clean: Path, images: Path) -> None:
         seen: list[tuple[int, int]] = []
-        add_batch(
-            clean, images, batch="A-1-1", side=SIDE, shard_bytes=10**9, progress=lambda *steps: seen.append(steps)
-        )
+        one, tell = ScaleSettings(workers=1), lambda *steps: seen.append(steps)
+        add_batch(clean, images, batch="A-1-1", side=SIDE, shard_bytes=10**9, scale=one, progress=tell)
         assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
@@ -294,12 +309,12 @@ class TestRepairBatch:
         folder = images / "HND-20261123-1"
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
         (folder / "shard-00001.u8").write_bytes(b"damaged")
-        assert repair_batch(clean, images, batch="HND-20261123-1")
+        assert repair_batch(clean, images, batch="HND-20261123-1", scale=ScaleSettings(workers=1))
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
     def test_leaves_a_sound_batch_alone(self, clean: Path, images: Path) -> None:
         add(clean, images)
-        assert not repair_batch(clean, images, batch="HND-20261123-1")
+        assert not repair_batch(clean, images, batch="HND-20261123-1", scale=ScaleSettings(workers=1))
 
     def test_refuses_clean_files_that_give_other_pixels_and_changes_nothing(self, clean: Path, images: Path) -> None:
         add(clean, images)
@@ -307,5 +322,5 @@ class TestRepairBatch:
         (images / "HND-20261123-1" / "shard-00001.u8").unlink()
         write_dicom(clean / "P1" / "S1" / "I0.dcm", thorax(seed=77))
         with pytest.raises(ShardDamaged, match=r"shard-00001\.u8 is missing.*no longer give the same pixels"):
-            repair_batch(clean, images, batch="HND-20261123-1")
+            repair_batch(clean, images, batch="HND-20261123-1", scale=ScaleSettings(workers=1))
         assert (images / "HND-20261123-1" / "index.parquet").read_bytes() == index

@@ -16,11 +16,12 @@ from radia import manifest
 from radia.dicom.deidentify import deidentify_tree
 from radia.images import ImageStore, add_batch
 from radia.intake import receipts, take_folder
-from radia.settings import DeidentifySettings
+from radia.settings import DeidentifySettings, ScaleSettings
 
 FILES, MOMENTS = 8, 50
 KEY = bytes(range(32))
 SETTINGS = DeidentifySettings(clean_pixels=False, workers=1)
+ONE = ScaleSettings(workers=1)
 
 
 def write_radiograph(path: Path, number: int) -> None:
@@ -54,7 +55,7 @@ def run_through(inbox: Path, data: Path) -> None:
         if (data / "manifest" / f"{batch}.parquet").exists():
             continue
         outcomes = deidentify_tree(data / "landing" / batch / "files", clean, key=KEY, settings=SETTINGS)
-        index = add_batch(clean, data / "images", batch=batch, side=32, shard_bytes=4 * 32**2, workers=1)
+        index = add_batch(clean, data / "images", batch=batch, side=32, shard_bytes=4 * 32**2, scale=ONE)
         rows = manifest.build(clean, outcomes, index, batch=batch, site=receipt.site)
         manifest.write(rows, data / "manifest", batch=batch)
 
