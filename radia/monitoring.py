@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from radia.metrics import Floats, holm
+from radia.metrics import Floats
 from radia.settings import MonitorSettings
 
 Masks = NDArray[np.bool_]
@@ -84,8 +84,9 @@ def _psi_of(values: Floats, masks: Masks, bins: int = PSI_BINS) -> Floats:
     reference = np.diff(np.take_along_axis(below, edges[:, 1:], axis=1), axis=1, prepend=0)
     both = np.diff((last + 1)[edges[:, 1:]], axis=1, prepend=0)
     current, kept = both - reference, both > 0
-    r = (reference + 0.5) / (size + 0.5 * bins)
-    c = (current + 0.5) / (len(values) - size + 0.5 * bins)
+    filled = kept.sum(axis=1, keepdims=True)  # ties may leave bins empty
+    r = (reference + 0.5) / (size + 0.5 * filled)
+    c = (current + 0.5) / (len(values) - size + 0.5 * filled)
     return np.asarray(np.where(kept, (c - r) * np.log(c / r), 0.0).sum(axis=1))
 
 
@@ -132,9 +133,9 @@ def permuted(units: NDArray[np.intp], from_reference: Masks, replicates: int, se
 def shift(reference: Sample, current: Sample, settings: MonitorSettings, *, seed: int = 0) -> dict[str, Any]:
     """How the current sample differs from the reference; JSON-able.
 
-    Keys: n, reference_n, measures and predictions {name: psi, chance (its mean over permutations), p, p_holm, shifted,
-    quantiles {"reference", "current"}}, embeddings {mmd, p, shifted}, shifted (names), and `why` instead of results
-    where either has fewer than `settings.min_images` images. At most `settings.max_images` of each, drawn by seed.
+    Keys: n, reference_n, measures and predictions {name: psi, chance (its mean over permutations), p, p_adjusted,
+    shifted, quantiles {"reference", "current"}}, embeddings {mmd, p, shifted}, shifted (names), and `why` instead of
+    results where either has fewer than `settings.min_images` images. At most `settings.max_images` of each, drawn by seed.
     """
     sizes = {"n": len(current), "reference_n": len(reference)}
     if min(sizes.values()) < settings.min_images:
@@ -187,24 +188,26 @@ def thinned(sample: Sample, most: int, seed: int) -> Sample:
 
 
 def _columns_shift(old: pd.DataFrame, new: pd.DataFrame, masks: Masks, settings: MonitorSettings) -> dict[str, Any]:
-    """Each column's index and test; Holm's correction over the columns."""
+    """Each column's index and test; p_adjusted holds for all columns together (maxT, Westfall and Young 1993)."""
+    indices = np.array([_psi_of(np.concatenate([old[name], new[name]]).astype(np.float64), masks) for name in old])
+    chance, spread = indices[:, 1:].mean(axis=1), indices[:, 1:].std(axis=1)
+    largest = ((indices - chance[:, None]) / np.where(spread > 0, spread, 1.0)[:, None]).max(axis=0)
     out: dict[str, Any] = {}
-    for name in old.columns:
-        before, after = old[name].to_numpy(np.float64), new[name].to_numpy(np.float64)
-        indices = _psi_of(np.concatenate([before, after]), masks)
+    for k, name in enumerate(old.columns):
+        beyond = indices[k, 0] - chance[k]
+        standing = beyond / (spread[k] if spread[k] > 0 else 1.0)
+        adjusted = (1 + int((largest[1:] >= standing).sum())) / len(largest)
         out[str(name)] = {
-            "psi": float(indices[0]),
-            "chance": float(indices[1:].mean()),
-            "p": _p_value(indices),
+            "psi": float(indices[k, 0]),
+            "chance": float(chance[k]),
+            "p": _p_value(indices[k]),
+            "p_adjusted": adjusted,
+            "shifted": bool(adjusted < settings.level and beyond >= settings.min_psi),
             "quantiles": {
-                side: [float(q) for q in np.quantile(values, QUANTILES)]
-                for side, values in (("reference", before), ("current", after))
+                side: [float(q) for q in np.quantile(sample[name], QUANTILES)]
+                for side, sample in (("reference", old), ("current", new))
             },
         }
-    for entry, adjusted in zip(out.values(), holm([entry["p"] for entry in out.values()]), strict=True):
-        entry["p_holm"] = float(adjusted)
-        beyond = entry["psi"] - entry["chance"]
-        entry["shifted"] = bool(adjusted < settings.level and beyond >= settings.min_psi)
     return out
 
 

@@ -230,7 +230,7 @@ class MonitorSettings(Section):
     min_images: int = Field(30, ge=4, description="a batch or a site with fewer is not compared")
     max_images: int = Field(1000, ge=50, description="at most so many of each side are compared, drawn by chance")
     permutations: int = Field(499, ge=99)
-    level: float = Field(0.01, gt=0, lt=1, description="of the permutation tests, after Holm's correction")
+    level: float = Field(0.01, gt=0, lt=1, description="of the permutation tests, over all measures or findings")
     min_psi: float = Field(0.1, ge=0, description="population stability index beyond what chance gives")
     min_mmd: float = Field(0.005, ge=0, description="squared maximum mean discrepancy of the features (0 to 2)")
     retrain_reads: int = Field(200, ge=1, description="retraining is proposed from so many new reads on")
