@@ -135,7 +135,7 @@ def shift(reference: Sample, current: Sample, settings: MonitorSettings, *, seed
 
     Keys: n, reference_n, measures and predictions {name: psi, chance (its mean over permutations), p, p_adjusted,
     shifted, quantiles {"reference", "current"}}, embeddings {mmd, p, shifted}, shifted (names), and `why` instead of
-    results where either has fewer than `settings.min_images` images. At most `settings.max_images` of each, drawn by seed.
+    results where either has fewer than `settings.min_images` images. At most `settings.max_images` of each are drawn.
     """
     sizes = {"n": len(current), "reference_n": len(reference)}
     if min(sizes.values()) < settings.min_images:
