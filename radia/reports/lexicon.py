@@ -35,6 +35,9 @@ _ENDINGS = {"fr": ("s", "e", "es", "x"), "en": ("s", "es")}
 _SHORTEST_INFLECTED, _SHORTEST_SLIP = 4, 7
 _MEMORY = 200_000
 """Words remembered before the memory is emptied: names and numbers never repeat and must not pile up."""
+LARGE, SMALL = "@large", "@small"
+"""Stand in a phrase for a number that is a cardiothoracic ratio: above a half (0,55; 55), and up to a half."""
+_HALF, _SMALLEST_RATIO, _LARGEST_RATIO = 0.5, 0.25, 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,8 @@ class Lexicon:
     def _looked_up(self, word: str) -> tuple[str, ...]:
         word = self._same.get(word, word)
         keys = {word} & self._literals
+        if word[:1].isdigit():
+            keys |= _ratio(word)
         for ending in _ENDINGS[self.language]:
             base = word.removesuffix(ending)
             if base != word and len(base) >= _SHORTEST_INFLECTED and base in self._literals:
@@ -154,7 +159,7 @@ class Lexicon:
         if not keys and len(word) >= _SHORTEST_SLIP and word.isalpha() and word not in self.common_words:
             elided = word[1:] if self.language == "fr" and word[0] in "dl" else ""
             keys = set(self.keys(elided)) or self._meant(word)
-        return tuple(sorted(keys))
+        return tuple(sorted(keys, key=_most_specific_first))
 
     def _meant(self, word: str) -> set[str]:
         """The words that are one slip of the pen (a letter too many, too few, wrong, or two swapped) from this one."""
@@ -202,9 +207,10 @@ class Lexicon:
         """The phrase of `root` (headings or asides) that begins at this token."""
         if not any(key in root.following for key in self.keys(tokens[place].text)):
             return None
-        keys = [self.keys(token.text) for token in tokens[place : place + 8]]
-        end, meaning = _longest(root, keys, 0, tokens[place : place + 8])
-        return Found(meaning, place, place + end) if meaning else None
+        there = [at for at in range(place, min(place + 10, len(tokens))) if tokens[at].text not in self.silent]
+        spoken = [tokens[at] for at in there]
+        end, meaning = _longest(root, [self.keys(token.text) for token in spoken], 0, spoken)
+        return Found(meaning, place, there[end - 1] + 1) if meaning else None
 
 
 def _longest(
@@ -234,7 +240,12 @@ def _in_gap(word: str) -> bool:
 
 
 def _better(end: int, meaning: Meaning, best_end: int, best: Meaning | None) -> bool:
-    return best is None or end > best_end or (end == best_end and best.name == NOT_A_FINDING != meaning.name)
+    return best is None or end > best_end or (end == best_end and _rank(meaning) > _rank(best))
+
+
+def _rank(meaning: Meaning) -> int:
+    """Which of two phrases of the same length counts: a finding before a cue, any before "not a finding"."""
+    return 0 if meaning.name == NOT_A_FINDING else 1 + (meaning.kind == "finding")
 
 
 def _phrases(source: Mapping[str, Any]) -> Iterator[tuple[str, Meaning]]:
@@ -266,6 +277,22 @@ def _choices(phrase: str) -> Iterator[str]:
         return
     for word in choice.group(1).split("|"):
         yield from _choices(f"{phrase[: choice.start()]}{word}{phrase[choice.end() :]}")
+
+
+def _most_specific_first(key: str) -> tuple[int, bool, str]:
+    return -len(key.removesuffix("*")), key.endswith("*"), key
+
+
+def _ratio(number: str) -> set[str]:
+    """Which of LARGE and SMALL a number is, if it can be a cardiothoracic ratio as a fraction or in percent."""
+    try:
+        value = float(number.replace(",", "."))
+    except ValueError:
+        return set()
+    value = value / 100 if value > 1 else value
+    if not _SMALLEST_RATIO <= value <= _LARGEST_RATIO:
+        return set()
+    return {LARGE if value > _HALF else SMALL}
 
 
 def _keys(roots: Iterable[_Node]) -> tuple[frozenset[str], frozenset[str]]:

@@ -39,10 +39,13 @@ _BEHIND = {
     "doubt behind": UNCERTAIN,
     "correlation behind": UNCERTAIN,
 }
+_MODIFIERS = frozenset({"modifier", "new"})
 _SINGULAR = frozenset({"est", "etait", "a", "peut", "pourrait", "is", "was", "has"})
 """Verbs that speak of one finding and not of both of "A and B"."""
 _NORMAL_CUES = frozenset({NORMAL, "no abnormality"})
-_NORMAL_PREDICATES = frozenset({"normal", "not enlarged", "free"})
+_NORMAL_PREDICATES = frozenset({"normal", "free"})
+_PREDICATE_CUES = dict.fromkeys(_NORMAL_PREDICATES, NORMAL) | {"not enlarged": "neutral"}
+"""What a predicate says where it belongs to no part; of a finding that has "not increased" it says nothing."""
 
 
 @dataclass(slots=True)
@@ -103,8 +106,7 @@ def _with_states(found: Sequence[Found], lexicon: Lexicon, tokens: Sequence[Word
         elif meaning.kind == "subject":
             items.extend(_state_items(found, index, lexicon, tokens))
         elif meaning.kind == "predicate":
-            cue = NORMAL if meaning.name in _NORMAL_PREDICATES else "modifier"
-            items.append(_Item(phrase.start, phrase.end, cue=cue))
+            items.append(_Item(phrase.start, phrase.end, cue=_PREDICATE_CUES.get(meaning.name, "modifier")))
         elif meaning.kind == "cue":
             items.append(_Item(phrase.start, phrase.end, cue=meaning.name))
     return sorted(items, key=lambda item: item.start)
@@ -224,7 +226,7 @@ def _list_goes_on(
     own = _until_join(rest)
     if any(item.of_state for item in own):
         return False
-    marked = any(item.cue in {"modifier", "resolution behind", "negation behind", "doubt near"} for item in own)
+    marked = any(item.cue in {*_MODIFIERS, "resolution behind", "negation behind", "doubt near"} for item in own)
     if _ends_in_or(rest):
         return not (doubted and marked)
     if items[index].cue == "comma" and doubted:
@@ -301,7 +303,7 @@ def _reached_back(items: Sequence[_Item], index: int, tokens: Sequence[Word]) ->
         elif item.cue == "comma":
             if doubts or (reached and not conjunction):
                 break
-        elif item.cue in {"modifier", "neutral", "colon", "doubt near", NORMAL}:
+        elif item.cue in {*_MODIFIERS, "neutral", "colon", "doubt near", NORMAL}:
             if reached and item.cue == "colon":
                 break
         elif item.cue == "weak end" and not reached:
@@ -319,6 +321,9 @@ def _reached_back(items: Sequence[_Item], index: int, tokens: Sequence[Word]) ->
 def _apply_near(items: Sequence[_Item]) -> None:
     """ "Possible pneumonia", "pneumonie possible", "pneumonie ?": the one it stands beside."""
     for index, item in enumerate(items):
+        if item.cue == "new":
+            _only_new_denied(_before(items, index))
+            continue
         if item.cue == "doubt near":
             mention = _beside(items, index)
         elif item.cue == "question":
@@ -330,6 +335,12 @@ def _apply_near(items: Sequence[_Item]) -> None:
             for other in _or_partners(items, mention):
                 if other.value == PRESENT and not other.settled:
                     other.say(UNCERTAIN, item.cue)
+
+
+def _only_new_denied(mention: Mention | None) -> None:
+    """ "Pas d'opacité nouvelle": an old one may be there."""
+    if mention is not None and not mention.settled and mention.cues[-1:] == ["negation ahead"]:
+        mention.say(UNCERTAIN, "new")
 
 
 def _beside(items: Sequence[_Item], index: int) -> Mention | None:
@@ -354,7 +365,7 @@ def _after(items: Sequence[_Item], index: int, *, through: frozenset[str] = froz
     for item in items[index + 1 :]:
         if item.mention is not None:
             return item.mention
-        if item.cue not in {"modifier", "doubt near", "neutral", NORMAL} | through:
+        if item.cue not in {*_MODIFIERS, "doubt near", "neutral", NORMAL} | through:
             return None
     return None
 
@@ -373,7 +384,7 @@ def _or_partners(items: Sequence[_Item], mention: Mention) -> list[Mention]:
                 break
             if item.cue in {"or", "versus"}:
                 crossed = True
-            elif item.cue not in {"modifier", NORMAL}:
+            elif item.cue not in {*_MODIFIERS, NORMAL}:
                 break
             at += direction
     return partners

@@ -20,6 +20,8 @@ ORGAN = "organ"
 """A heading that names a part ("Coeur :"): findings follow, and the part belongs to the sentence."""
 _UNLESS_REPORTING = frozenset({"indication", "technique", "comparison"})
 _TITLES = frozenset({"dr", "dre", "drs", "mr", "mrs", "ms", "mme", "mlle", "m", "pr", "prof"})
+_ENDS_A_STATEMENT = frozenset({".", ",", ";", ":", ")", "•", "/", "\n", "\n\n", "et"})
+_LONGEST_INITIALS = 2
 _LONGEST_NAME = 2
 """Words after a title that are taken for a name."""
 
@@ -61,7 +63,23 @@ def _abbreviations() -> frozenset[str]:
 
 
 def _pieces(text: str) -> Iterator[tuple[list[Word], str]]:
-    yield from sentences(_without_names(words(text)), _abbreviations())
+    yield from sentences(_with_normal_written(_without_names(words(text))), _abbreviations())
+
+
+def _with_normal_written(tokens: list[Word]) -> list[Word]:
+    """The words with "N" written out where it stands for "normal": after a known word, and before a mark ("Coeur N.")."""
+    return [
+        Word("normal", token.start, token.end) if token.text == "n" and _stands_for_normal(tokens, at) else token
+        for at, token in enumerate(tokens)
+    ]
+
+
+def _stands_for_normal(tokens: list[Word], at: int) -> bool:
+    before = tokens[at - 1].text if at else ""
+    after = tokens[at + 1].text if at + 1 < len(tokens) else "."
+    if after not in _ENDS_A_STATEMENT:
+        return False
+    return before in {":", "="} or (len(before) > _LONGEST_INITIALS and bool(lexicon("fr").keys(before)))
 
 
 def _without_names(tokens: list[Word]) -> list[Word]:
