@@ -115,6 +115,18 @@ def split_of(patient: str, settings: SnapshotSettings) -> Side:
     return "train"
 
 
+def outside_test(reads: pd.DataFrame, manifest: pd.DataFrame, settings: SnapshotSettings) -> pd.DataFrame:
+    """The rows (with `study`) whose patient is not on the test side.
+
+    Labels of the test side stay as they were given: correcting some of them, the suspicious ones first, makes every
+    model look better than it is. Estimates take its reads with their sampling probabilities instead.
+    """
+    studies = manifest.drop_duplicates("study").set_index("study")["patient"]
+    patients = reads["study"].map(studies)
+    side = patients.map(lambda patient: split_of(str(patient), settings))
+    return reads[patients.notna() & (side != "test")].reset_index(drop=True)
+
+
 def freeze(
     manifest: pd.DataFrame,
     labels: pd.DataFrame,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from radia.cli.frame import ANY_PATH, EXISTING_FILE, main, prints, write_csv
+from radia.cli.frame import ANY_PATH, EXISTING_FILE, main, opened, params_option, prints, told, write_csv
 
 
 @main.group()
@@ -28,3 +28,116 @@ def choose(label_file: Path, probs: Path, budget: int, seed: int, out: Path) -> 
     chosen = choose_of_files(label_file, probs, budget=budget, seed=seed)
     write_csv(chosen, out)
     return {"chosen": len(chosen), "out": str(out)}, f"{len(chosen)} to read: {out}"
+
+
+@reads.command("plan")
+@click.option("--finding", required=True)
+@click.option("--half-width", type=click.FloatRange(0, 0.5, min_open=True, max_open=True), required=True)
+@click.option("--metric", type=click.Choice(["auroc", "f1", "sensitivity", "specificity"]), default="auroc")
+@click.option("--labels", "label_file", type=EXISTING_FILE, help="CSV: id and given labels.")
+@click.option("--probs", type=EXISTING_FILE, help="CSV: id and probabilities.")
+@click.option("--reads", "read_file", type=EXISTING_FILE, help="CSV: id and true labels so far.")
+@click.option("--seed", default=0, show_default=True)
+@params_option
+@prints
+def plan(
+    finding: str,
+    half_width: float,
+    metric: str,
+    label_file: Path | None,
+    probs: Path | None,
+    read_file: Path | None,
+    seed: int,
+    params: Path | None,
+) -> tuple[object, str]:
+    """How many evaluation reads bring a finding's 95% interval to ± HALF_WIDTH: of files, or of the snapshot in use."""
+    if label_file is None and probs is None and read_file is None:
+        from radia import steps
+
+        with opened(params) as site:
+            found = steps.plan_reads(site, finding=finding, half_width=half_width, metric=metric)
+    elif label_file is not None and probs is not None:
+        from radia.reads import plan_of_files
+
+        found = plan_of_files(
+            label_file, probs, finding=finding, half_width=half_width, metric=metric, reads=read_file, seed=seed
+        )
+    else:
+        raise click.UsageError("give --labels and --probs together, or neither")
+    curve = [{"reads": budget, "half_width": width} for budget, width in found.curve]
+    lines = [found.sentence(), *(f"  {budget:>5} reads: ±{width:.3f}" for budget, width in found.curve)]
+    return {"finding": finding, "metric": metric, "needed": found.needed, "curve": curve}, "\n".join(lines)
+
+
+@reads.command("queue")
+@click.option("--budget", type=click.IntRange(min=1), required=True, help="Studies to ask for, over all queues.")
+@params_option
+@prints
+def queue(budget: int, params: Path | None) -> tuple[object, str]:
+    """Ask for more reads: a sample of the test side, suspect labels of the training side, repeats."""
+    from radia import steps
+
+    with opened(params) as site:
+        return told(steps.queue_reads(site, budget=budget))
+
+
+reader_option = click.option("--reader", required=True, help="Who reads; stays in the record.")
+role_option = click.option(
+    "--role",
+    type=click.Choice(["reader", "adjudicator", "again"]),
+    default="reader",
+    show_default=True,
+    help="An adjudicator decides disagreements; again: a reader's second look.",
+)
+
+
+@reads.command("export")
+@click.argument("target", type=ANY_PATH)
+@reader_option
+@role_option
+@params_option
+@prints
+def export(target: Path, reader: str, role: str, params: Path | None) -> tuple[object, str]:
+    """Write the sheet of what this person can read now: pseudonyms and pictures, no label, no model output."""
+    from radia import steps
+
+    with opened(params) as site:
+        done = steps.export_reads(site, target, reader=reader, role=role)
+    return done, f"{done['studies']} studies to read: {target}"
+
+
+@reads.command("import")
+@click.argument("sheet", type=EXISTING_FILE)
+@reader_option
+@role_option
+@click.option("--model-visible", is_flag=True, help="The reader saw the model's answer: kept apart, never counted.")
+@params_option
+@prints
+def import_(sheet: Path, reader: str, role: str, model_visible: bool, params: Path | None) -> tuple[object, str]:
+    """Take a filled-in sheet (1 present, 0 absent, -1 uncertain, blank not read) into the record."""
+    from radia import steps
+
+    with opened(params) as site:
+        done = steps.import_reads(site, sheet, reader=reader, role=role, model_visible=model_visible)
+    return done, f"{done['new']} new reads; {done['reads']} reads of {done['studies']} studies in all"
+
+
+@reads.command("status")
+@params_option
+@prints
+def status(params: Path | None) -> tuple[object, str]:
+    """What waits, what readers disagree on, what is settled, and how far they agree."""
+    from radia import steps
+
+    with opened(params) as site:
+        found = steps.reads_status(site)
+    lines = [
+        f"{name}: {', '.join(f'{count} {state}' for state, count in states.items())}"
+        for name, states in found["states"].items()
+    ]
+    lines += [f"read by {reader}: {count} studies" for reader, count in found["readers"].items()]
+    for row in found["agreement"]:
+        if row["studies"]:
+            kappa = "not known" if row["fleiss"] is None else f"{row['fleiss']:.2f}"
+            lines.append(f"  {row['finding']}: {row['agreement']:.0%} of {row['studies']} studies agree, kappa {kappa}")
+    return found, "\n".join(lines)

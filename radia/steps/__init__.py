@@ -21,6 +21,7 @@ from radia.steps.data import (
 from radia.steps.lineage import act_on_approvals, bundle, promote, reject, roll_back, trace, verify, withdraw
 from radia.steps.models import base_model, evaluate, finetune, gate, register, suspects
 from radia.steps.monitoring import Watch, monitor, shift_since_training
+from radia.steps.reads import add_reads, export_reads, import_reads, plan_reads, queue_reads, reads_status
 from radia.steps.reproduction import reproduce, restore
 from radia.steps.run import Outcome, Progress, Run, open_run, recorded, silent
 
@@ -30,6 +31,7 @@ __all__ = [
     "Run",
     "Watch",
     "act_on_approvals",
+    "add_reads",
     "base_model",
     "batches",
     "bundle",
@@ -37,16 +39,21 @@ __all__ = [
     "current_snapshot",
     "deidentify",
     "evaluate",
+    "export_reads",
     "finetune",
     "gate",
     "images",
+    "import_reads",
     "inbox_listing",
     "inbox_of",
     "intake",
     "labels",
     "monitor",
     "open_run",
+    "plan_reads",
     "promote",
+    "queue_reads",
+    "reads_status",
     "recorded",
     "register",
     "reject",

@@ -134,10 +134,13 @@ def snapshot(run: Run) -> Outcome:
     target = site.current_snapshot
 
     def work() -> tuple[dict[str, str], dict[str, Any]]:
-        given = pd.read_parquet(site.labels / "given.parquet")
+        given, manifest = pd.read_parquet(site.labels / "given.parquet"), load(site.manifest)
+        reads = blind_reads(site)
+        if reads is not None:
+            reads = domain.outside_test(reads, manifest, run.settings.snapshot)
         frozen = domain.freeze(
-            load(site.manifest),
-            merge_reads(given, blind_reads(site)),
+            manifest,
+            merge_reads(given, reads),
             settings=run.settings.snapshot,
             folder=site.snapshots,
             withdrawn=withdrawn_patients(run.ledger),
@@ -333,7 +336,7 @@ def _previous_snapshot(site: Workspace) -> pd.DataFrame | None:
 
 
 def blind_reads(site: Workspace) -> pd.DataFrame | None:
-    """Blind reads by study, the findings as columns; None while there are none."""
+    """What readers decided, by study, the findings as columns; None while they decided nothing."""
     import pandas as pd
 
     path = site.reads / "reads.parquet"

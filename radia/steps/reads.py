@@ -1,0 +1,335 @@
+"""Steps of blind re-reading: what is to be read, sheets out and in, what was decided, how many reads are needed."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from radia import digests
+from radia.errors import LabelError, SnapshotError
+from radia.findings import FINDINGS
+from radia.ledger import Action, file_digests
+from radia.steps.data import current_snapshot
+from radia.steps.run import Outcome, Run
+from radia.workspace import Workspace, written_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from radia.reads import Plan
+    from radia.snapshot import Snapshot
+
+
+def queue_reads(run: Run, *, budget: int | None = None) -> Outcome:
+    """Asks for `budget` more reads in three queues, or, without one, for as many as params.yaml says if none waits.
+
+    Raises LabelError, SnapshotError.
+    """
+    with _alone(run.workspace):
+        waiting = _waiting(run)
+        wanted = run.settings.reads.budget if budget is None else budget
+        if budget is None and (waiting or not wanted):
+            return Outcome("queue", {}, {}, {"queued": 0, "waiting": waiting}, reused=True)
+        return _drawn(run, wanted)
+
+
+def export_reads(run: Run, target: Path, *, reader: str, role: str = "reader") -> dict[str, Any]:
+    """Writes the sheet (CSV) of everything this person can read now: studies, paths of their pictures, empty findings.
+
+    Raises LabelError where nothing waits for this person.
+    """
+    from radia.read_log import ADJUDICATOR, disagreements, export_blind, open_for
+
+    site, needed = run.workspace, run.settings.reads.readers
+    log = read_log(site)
+    asked = open_for(reader, read_queue(site), log, role=role, readers_needed=needed)
+    if asked.empty:
+        raise LabelError(f"nothing waits for this {role}: `radia reads status` says what is open")
+    disputed = disagreements(log, readers_needed=needed) if role == ADJUDICATOR and log is not None else None
+    sheet = export_blind(asked, FINDINGS, images=_pictures(site), to_decide=disputed, seed=run.settings.seed)
+    with written_whole(target) as partial:
+        sheet.rename(columns={"id": "study"}).to_csv(partial, index=False)
+    run.ledger.append(
+        Action.EXPORTED,
+        actor=run.actor,
+        outputs={"sheet": digests.of_file(target)},
+        parameters={"what": "reading sheet", "reader": reader, "role": role, "studies": len(sheet)},
+        subjects=sheet["id"],
+    )
+    return {"studies": len(sheet), "reader": reader, "role": role, "sheet": str(target)}
+
+
+def import_reads(
+    run: Run, sheet: Path, *, reader: str, role: str = "reader", model_visible: bool = False
+) -> dict[str, Any]:
+    """Takes a filled-in sheet into the log. Raises LabelError and its kinds; then nothing was taken."""
+    from radia.tables import read_table
+
+    evidence = {"sheet": digests.of_file(sheet)}
+    return add_reads(run, read_table(sheet), reader=reader, role=role, model_visible=model_visible, evidence=evidence)
+
+
+def add_reads(
+    run: Run,
+    table: pd.DataFrame,
+    *,
+    reader: str,
+    role: str = "reader",
+    model_visible: bool = False,
+    source: str = "file",
+    evidence: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """Adds one person's reads to the log, decides anew what is decided, and tells the ledger who read what.
+
+    table: indexed by study, findings as columns. evidence: digests of what the reads came from. Raises LabelError.
+    """
+    from radia.read_log import import_reads, summary
+
+    site = run.workspace
+    with _alone(site):
+        before = read_log(site)
+        log = import_reads(
+            table,
+            reader=reader,
+            queue=read_queue(site),
+            log=before,
+            model_visible=model_visible,
+            role=role,
+            source=source,
+            readers_needed=run.settings.reads.readers,
+            findings=FINDINGS,
+        )
+        new = log.iloc[0 if before is None else len(before) :]
+        if len(new):
+            _write(log, site.read_log)
+            _write(_decided(log, run.settings.reads.readers), site.reads / "reads.parquet")
+            run.ledger.append(
+                Action.READ,
+                actor=run.actor,
+                inputs=evidence or {},
+                outputs={"log": digests.of_file(site.read_log)},
+                parameters={
+                    "reader": reader,
+                    "role": role,
+                    "source": source,
+                    "reads": len(new),
+                    "model_visible": model_visible,
+                },
+                subjects=new["id"].unique(),
+                files=file_digests(site, [site.read_log, site.reads / "reads.parquet"]),
+            )
+    return {**summary(log), "new": len(new)}
+
+
+def reads_status(run: Run) -> dict[str, Any]:
+    """How many queued studies are in each state, who read how much, what is open, and how far readers agree."""
+    from radia.agreement import agreement
+    from radia.read_log import READER, status, summary
+
+    site = run.workspace
+    queue, log = read_queue(site), read_log(site)
+    states = status(queue, log, readers_needed=run.settings.reads.readers)
+    counts = states.groupby(["queue", "state"]).size().reset_index(name="studies")
+    result: dict[str, Any] = {
+        "states": {str(name): {} for name in states["queue"].unique()},
+        "waiting": _waiting(run),
+        "repeats": int((queue["queue"] == "repeat").sum()),
+    }
+    for name, state, count in counts.itertuples(index=False):
+        result["states"][str(name)][str(state)] = int(count)
+    if log is None:
+        return {**result, "readers": {}, "agreement": []}
+    agreed = agreement(log[log["role"] == READER])
+    people = log.groupby(["reader", "role"])["id"].nunique().reset_index()
+    return {
+        **result,
+        **summary(log),
+        "readers": {f"{name} ({role})": int(count) for name, role, count in people.itertuples(index=False)},
+        "agreement": agreed.astype(object).where(agreed.notna(), None).to_dict("records"),
+    }
+
+
+def plan_reads(run: Run, *, finding: str, half_width: float, metric: str = "auroc") -> Plan:
+    """How many evaluation reads of the snapshot's test side bring a finding's interval to ± half_width."""
+    from radia.reads import plan
+
+    side = held_out(run, current_snapshot(run))
+    return plan(
+        side.given,
+        side.probabilities,
+        finding=finding,
+        half_width=half_width,
+        metric=metric,
+        reads=side.gold,
+        seed=run.settings.seed,
+    )
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The test side by study: given labels and probabilities (findings as columns), reads for estimates or None."""
+
+    given: pd.DataFrame
+    probabilities: pd.DataFrame
+    gold: pd.DataFrame | None
+    beyond_reach: int
+    """Studies that no draw could have chosen: they came after it."""
+
+
+def held_out(run: Run, frozen: Snapshot, probabilities: pd.DataFrame | None = None) -> HeldOut:
+    """The snapshot's test side with its reads. probabilities: by study; out-of-fold ones where none are given.
+
+    Raises SnapshotError where there is no test side, or nothing says how probable its findings are.
+    """
+    import pandas as pd
+
+    site = run.workspace
+    studies = test_studies(frozen)
+    if probabilities is None:
+        path = site.suspects / "probabilities.parquet"
+        if not path.is_file():
+            raise SnapshotError("no probabilities yet: run `radia suspects`, or give --labels and --probs")
+        probabilities = pd.read_parquet(path).set_index("study")
+    known = [study for study in studies if study in probabilities.index]
+    given = frozen.labels.set_index("study").loc[known, list(FINDINGS)]
+    gold, beyond = gold_reads(run, known)
+    return HeldOut(given, probabilities.loc[known, list(FINDINGS)], gold, beyond)
+
+
+def gold_reads(run: Run, studies: list[str]) -> tuple[pd.DataFrame | None, int]:
+    """The reads of these studies that estimates may use, or None; and how many studies no draw could have chosen."""
+    import pandas as pd
+
+    from radia.read_log import gold
+
+    site = run.workspace
+    log = read_log(site)
+    if log is None or not site.read_designs.is_file():
+        return None, 0
+    designs = pd.read_parquet(site.read_designs)
+    found = gold(log, read_queue(site), designs, readers_needed=run.settings.reads.readers)
+    found = found[found["id"].isin(studies) & (found["sampling_probability"] > 0)].reset_index(drop=True)
+    if found.empty:
+        return None, 0
+    for finding in FINDINGS:
+        if finding not in found:
+            found[finding] = float("nan")
+    return found, len(set(studies) - set(designs["id"]))
+
+
+def gold_inputs(site: Workspace) -> dict[str, str]:
+    """Digests of what gold_reads takes, for the inputs of steps that use it."""
+    paths = {"read log": site.read_log, "read queue": site.read_queue, "read designs": site.read_designs}
+    return {name: digests.of_file(path) for name, path in paths.items() if path.is_file()}
+
+
+def test_studies(frozen: Snapshot) -> list[str]:
+    """The studies of the test side, sorted."""
+    images = frozen.images
+    return sorted(images.loc[images["split"] == "test", "study"].unique())
+
+
+def read_log(site: Workspace) -> pd.DataFrame | None:
+    """Every read so far; None while there are none."""
+    import pandas as pd
+
+    return pd.read_parquet(site.read_log) if site.read_log.is_file() else None
+
+
+def read_queue(site: Workspace) -> pd.DataFrame:
+    """Everything that was asked for: id, queue, sampling_probability, draw. Raises LabelError where nothing was."""
+    import pandas as pd
+
+    if not site.read_queue.is_file():
+        raise LabelError("no read was asked for yet: run `radia reads queue --budget N`")
+    return pd.read_parquet(site.read_queue)
+
+
+def _drawn(run: Run, budget: int) -> Outcome:
+    import pandas as pd
+
+    from radia.read_log import EVALUATION, REPEAT
+    from radia.reads import queues
+
+    site, frozen, settings = run.workspace, current_snapshot(run), run.settings
+    side = held_out(run, frozen)
+    before = pd.read_parquet(site.read_queue) if site.read_queue.is_file() else None
+    images = frozen.images
+    drawn = queues(
+        side.given,
+        side.probabilities,
+        pd.read_parquet(site.suspects / "suspects.parquet"),
+        budget=budget,
+        test=list(side.given.index),
+        strata=dict(zip(images["study"].astype(str), images["site"].astype(str), strict=True)),
+        shares={EVALUATION: settings.reads.evaluation_share, REPEAT: settings.reads.repeat_share},
+        before=before,
+        seed=settings.seed,
+    )
+    designs = [] if before is None else [pd.read_parquet(site.read_designs)]
+    _write(pd.concat([*designs, drawn.design], ignore_index=True), site.read_designs)
+    _write(drawn.queue if before is None else pd.concat([before, drawn.queue], ignore_index=True), site.read_queue)
+    counts = {str(name): int(count) for name, count in drawn.queue["queue"].value_counts().items()}
+    inputs = {"snapshot": frozen.digest, "suspects": digests.of_file(site.suspects / "suspects.parquet")}
+    outputs = {"queue": digests.of_file(site.read_queue), "designs": digests.of_file(site.read_designs)}
+    summary = {"queued": len(drawn.queue), "queues": counts, "draw": int(drawn.queue["draw"].max())}
+    run.ledger.append(
+        Action.QUEUE,
+        actor=run.actor,
+        inputs=inputs,
+        outputs=outputs,
+        parameters={"summary": summary, "budget": budget, **run.tags},
+        subjects=drawn.queue["id"].unique(),
+        files=file_digests(site, [site.read_queue, site.read_designs]),
+    )
+    return Outcome("queue", inputs, outputs, {**summary, "waiting": _waiting(run)})
+
+
+def _waiting(run: Run) -> int:
+    """Queued studies that readers have not settled."""
+    from radia.read_log import SETTLED, status
+
+    site = run.workspace
+    if not site.read_queue.is_file():
+        return 0
+    states = status(read_queue(site), read_log(site), readers_needed=run.settings.reads.readers)
+    return int((states["state"] != SETTLED).sum())
+
+
+def _decided(log: pd.DataFrame, readers: int) -> pd.DataFrame:
+    from radia.read_log import true_labels
+
+    labels = true_labels(log, readers_needed=readers).rename(columns={"id": "study"})
+    missing = {finding: float("nan") for finding in FINDINGS if finding not in labels}
+    return labels.assign(**missing)[["study", *FINDINGS, "readers", "queue", "sampling_probability"]]
+
+
+def _pictures(site: Workspace) -> dict[str, str]:
+    """Study -> the paths of its clean DICOM files below the data folder."""
+    import pandas as pd
+
+    found: dict[str, list[str]] = {}
+    for outcomes in sorted(site.clean.glob("*/outcomes.parquet")):
+        table = pd.read_parquet(outcomes, columns=["outcome", "study", "output"])
+        kept = table[table["outcome"] == "clean"]
+        for study, output in zip(kept["study"], kept["output"], strict=True):
+            found.setdefault(str(study), []).append(f"{site.clean.name}/{outcomes.parent.name}/{output}")
+    return {study: "; ".join(sorted(paths)) for study, paths in found.items()}
+
+
+def _write(frame: pd.DataFrame, target: Path) -> None:
+    with written_whole(target) as partial:
+        frame.to_parquet(partial, index=False)
+
+
+@contextmanager
+def _alone(site: Workspace) -> Iterator[None]:
+    """Nobody else on this machine changes queue or log meanwhile."""
+    site.reads.mkdir(parents=True, exist_ok=True)
+    with (site.reads / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
