@@ -37,6 +37,7 @@ _MEMORY = 200_000
 """Words remembered before the memory is emptied: names and numbers never repeat and must not pile up."""
 LARGE, SMALL = "@large", "@small"
 """Stand in a phrase for a number that is a cardiothoracic ratio: above a half (0,55; 55), and up to a half."""
+_RANKS = ("heading", "aside", "cue", "predicate", "subject", "finding")
 _HALF, _SMALLEST_RATIO, _LARGEST_RATIO = 0.5, 0.25, 0.95
 
 
@@ -185,10 +186,10 @@ class Lexicon:
         """All phrases of a sentence, leftmost and longest first, none overlapping. tokens: as `kept` gives them."""
         keys = [self.keys(token.text) for token in tokens]
         found: list[Found] = []
-        first = self._root.following
+        first = self._root.following.keys()
         place = 0
         while place < len(keys):
-            if not any(key in first for key in keys[place]):
+            if first.isdisjoint(keys[place]):
                 place += 1
                 continue
             end, meaning = _longest(self._root, keys, place, tokens)
@@ -205,7 +206,7 @@ class Lexicon:
 
     def starts(self, tokens: Sequence[Word], place: int, *, root: _Node) -> Found | None:
         """The phrase of `root` (headings or asides) that begins at this token."""
-        if not any(key in root.following for key in self.keys(tokens[place].text)):
+        if root.following.keys().isdisjoint(self.keys(tokens[place].text)):
             return None
         there = [at for at in range(place, min(place + 10, len(tokens))) if tokens[at].text not in self.silent]
         spoken = [tokens[at] for at in there]
@@ -224,12 +225,14 @@ def _longest(
                 end, meaning = _longest(following, keys, place + 1, tokens)
                 if meaning is not None and _better(end, meaning, best_end, best):
                     best_end, best = end, meaning
-    if node.after_gap is not None:
-        for skipped in range(node.gap + 1):
-            at = place + skipped
-            if skipped and (at > len(keys) or not _in_gap(tokens[at - 1].text)):
+    behind = node.after_gap
+    if behind is not None:
+        for at in range(place, min(place + node.gap + 1, len(keys))):
+            if at > place and not _in_gap(tokens[at - 1].text):
                 break
-            end, meaning = _longest(node.after_gap, keys, at, tokens)
+            if behind.after_gap is None and behind.following.keys().isdisjoint(keys[at]):
+                continue
+            end, meaning = _longest(behind, keys, at, tokens)
             if meaning is not None and _better(end, meaning, best_end, best):
                 best_end, best = end, meaning
     return best_end, best
@@ -244,8 +247,8 @@ def _better(end: int, meaning: Meaning, best_end: int, best: Meaning | None) -> 
 
 
 def _rank(meaning: Meaning) -> int:
-    """Which of two phrases of the same length counts: a finding before a cue, any before "not a finding"."""
-    return 0 if meaning.name == NOT_A_FINDING else 1 + (meaning.kind == "finding")
+    """Which of two phrases of the same length counts: the more definite one."""
+    return -1 if meaning.name == NOT_A_FINDING else _RANKS.index(meaning.kind)
 
 
 def _phrases(source: Mapping[str, Any]) -> Iterator[tuple[str, Meaning]]:

@@ -153,7 +153,7 @@ def _following_predicates(found: Sequence[Found], index: int, values: Iterable[s
             return
         if kind == "finding":
             return
-        if kind == "cue" and name in {"end of scope"}:
+        if kind == "cue" and name in {"end of scope", "onset"}:
             return
 
 
@@ -186,9 +186,9 @@ def _apply_ahead(items: Sequence[_Item], tokens: Sequence[Word], lexicon: Lexico
             if not (denied and name == "doubt ahead"):
                 value, cue = _AHEAD[name], name
                 joined = False
-        elif name == "end of scope" and _follows_denial(items, index):
+        elif name == "onset" and _follows_denial(items, index):
             continue  # "pas d'apparition de", "no development of"
-        elif name in {"end of scope", "weak end", "colon", "neutral"}:
+        elif name in {"end of scope", "onset", "weak end", "colon", "neutral"}:
             if name != "neutral" or value == _HISTORY:
                 value = None
         elif name in {"comma", "and"} and value is not None:
@@ -237,7 +237,7 @@ def _list_goes_on(
 def _until_join(items: Sequence[_Item]) -> list[_Item]:
     own: list[_Item] = []
     for item in items:
-        if item.cue in {"comma", "and", "or", "versus", "end of scope", "colon"}:
+        if item.cue in {"comma", "and", "or", "versus", "end of scope", "onset", "colon"}:
             break
         own.append(item)
     return own
@@ -253,7 +253,7 @@ def _ends_in_or(items: Sequence[_Item]) -> bool:
             seen_mention = True
         elif item.cue == "or":
             return seen_mention
-        elif item.cue in _AHEAD or item.cue in {"end of scope", "colon", "weak end"}:
+        elif item.cue in _AHEAD or item.cue in {"end of scope", "onset", "colon", "weak end"}:
             return False
     return False
 
@@ -356,7 +356,7 @@ def _before(items: Sequence[_Item], index: int) -> Mention | None:
     for item in reversed(items[:index]):
         if item.mention is not None:
             return item.mention
-        if item.cue in {"comma", "colon", "end of scope", "and"}:
+        if item.cue in {"comma", "colon", "end of scope", "onset", "and"}:
             return None
     return None
 
