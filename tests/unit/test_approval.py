@@ -344,7 +344,7 @@ class TestWithBasicAuth:
             yield url
         finally:
             os.killpg(process.pid, signal.SIGTERM)
-            process.wait(30)
+            process.wait(120)
 
     @staticmethod
     def wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
