@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,14 +35,12 @@ def read_gray(source: PydicomDataset | Path | str | BinaryIO) -> NDArray[np.floa
     stored = stored_pixels(dataset)
     if stored.ndim == 3:
         return _luminance(stored, dataset)
-    padding = _padding(stored, dataset)
-    values = _modality(stored, dataset)
-    shown = _voi(values, dataset, padding)
-    if _bone_is_dark(dataset):
-        shown = 1.0 - shown
-    if padding is not None:
-        shown[padding] = 0.0
-    return np.ascontiguousarray(shown, np.float32)
+    if stored.dtype.kind not in "iu" or stored.dtype.itemsize > 2:
+        return np.ascontiguousarray(_shown(stored, stored, dataset), np.float32)
+    # What is shown of a stored value depends on nothing else: one table of all values, and one look into it a pixel.
+    unsigned = f"u{stored.dtype.itemsize}"
+    every = np.arange(1 << 8 * stored.dtype.itemsize, dtype=unsigned).view(stored.dtype)
+    return _from_table(stored.view(unsigned), _shown(every, stored, dataset))
 
 
 def stored_pixels(dataset: PydicomDataset) -> NDArray[Any]:
@@ -103,14 +102,42 @@ def _luminance(stored: NDArray[Any], dataset: PydicomDataset) -> NDArray[np.floa
     return gray
 
 
-def _padding(stored: NDArray[Any], dataset: PydicomDataset) -> NDArray[np.bool_] | None:
+def _shown(values: NDArray[Any], stored: NDArray[Any], dataset: PydicomDataset) -> NDArray[np.float32]:
+    """Stored values as they are meant to be seen, in 0..1; `stored`: all of the image's, for what depends on them."""
+    padding = _padding(dataset)
+    if padding is not None and not 0 < int(padding.holds(stored).sum()) < stored.size:
+        padding = None
+    shown = _voi(values, stored, dataset, padding)
+    if _bone_is_dark(dataset):
+        shown = 1.0 - shown
+    if padding is not None:
+        shown[padding.holds(values)] = 0.0
+    return shown
+
+
+def _from_table(stored: NDArray[Any], table: NDArray[np.float32]) -> NDArray[np.float32]:
+    import cv2
+
+    return np.asarray(cv2.LUT(np.ascontiguousarray(stored), table.reshape(1, -1)), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class _Padding:
+    """The stored values that stand for no image (PS3.3 C.7.5.1.1.2), both ends included."""
+
+    low: int
+    high: int
+
+    def holds(self, stored: NDArray[Any]) -> NDArray[np.bool_]:
+        return np.asarray((stored >= self.low) & (stored <= self.high))
+
+
+def _padding(dataset: PydicomDataset) -> _Padding | None:
     value = dataset.get("PixelPaddingValue")
     if not isinstance(value, int):
         return None
     limit = dataset.get("PixelPaddingRangeLimit")
-    ends = sorted((value, limit if isinstance(limit, int) else value))
-    found: NDArray[np.bool_] = (stored >= ends[0]) & (stored <= ends[1])
-    return found if 0 < int(found.sum()) < found.size else None
+    return _Padding(*sorted((value, limit if isinstance(limit, int) else value)))
 
 
 def _modality(stored: NDArray[Any], dataset: PydicomDataset) -> NDArray[np.float32]:
@@ -127,8 +154,9 @@ def _modality(stored: NDArray[Any], dataset: PydicomDataset) -> NDArray[np.float
 
 
 def _voi(
-    values: NDArray[np.float32], dataset: PydicomDataset, padding: NDArray[np.bool_] | None
+    stored: NDArray[Any], image: NDArray[Any], dataset: PydicomDataset, padding: _Padding | None
 ) -> NDArray[np.float32]:
+    values = _modality(stored, dataset)
     table = _lut_item(dataset, "VOILUTSequence")
     if table is not None:
         output, top = _looked_up(values.astype(np.int64), *table)
@@ -136,10 +164,11 @@ def _voi(
     center, width = _first_number(dataset, "WindowCenter"), _first_number(dataset, "WindowWidth")
     if center is not None and width is not None and width > 0:
         return _windowed(values, center, width, str(dataset.get("VOILUTFunction") or "LINEAR"))
-    inside = values.ravel() if padding is None else values[~padding]
-    low, high = np.percentile(inside[:: max(inside.size // 200_000, 1)], _TAIL)
+    inside = image.ravel() if padding is None else image[~padding.holds(image)]
+    low, high = np.percentile(_modality(inside[:: max(inside.size // 200_000, 1)], dataset), _TAIL)
     if high <= low:
-        low, high = float(inside.min()), float(inside.max())
+        all_values = _modality(inside, dataset)
+        low, high = float(all_values.min()), float(all_values.max())
     return _spread(values, float(low) + float(high - low) / 2, max(float(high - low), 1e-6))
 
 
