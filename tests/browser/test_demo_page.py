@@ -51,11 +51,13 @@ def test_upload_then_probabilities_then_heat_map(address: str, tmp_path: Path) -
 
     from radia.synthetic.phantom import examples
 
+    expect.set_options(timeout=120_000)
     film = tmp_path / "film.png"
     _save(examples(1, seed=3)[0], film)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OFFLINE)
         page = browser.new_page()
+        page.set_default_timeout(120_000)
         requested: list[str] = []
         page.on("request", lambda request: requested.append(request.url))
         page.goto(address)
