@@ -42,6 +42,7 @@ class ReceiverSettings(Section):
     window_seconds: float = Field(0, ge=0, description="one batch a site and window; 0: one an association")
     min_free_bytes: int = Field(2_000_000_000, ge=0, description="what must stay free on the landing zone's disk")
     max_associations: int = Field(10, ge=1)
+    handshake_seconds: float = Field(10, gt=0, description="how long a sender may take to agree on TLS")
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     tls_authority: Path | None = Field(None, description="certificates that senders must show one of")
@@ -197,13 +198,24 @@ class StandInSettings(Section):
     augment: bool = False
 
 
+class ExternalSettings(Section):
+    """A set of images from elsewhere on which models are judged too."""
+
+    images: str = Field(description="a public collection and its folder: chexpert:DIR, nih:DIR, mimic:DIR, padchest:DIR")
+    part: Literal["test", "validation"] = "test"
+    readers: str = Field("", description="folder of CSVs, one a human reader: id and decisions")
+    regions: str = Field("", description="boxes or masks of findings; those of NIH and CheXlocalize are found beside it")
+
+
 class EvaluateSettings(Section):
-    """Intervals and which findings are averaged."""
+    """Intervals, which findings are averaged, and what a model is judged on beside the held-out patients."""
 
     replicates: int = Field(1000, ge=100)
     min_positives: int = Field(3, ge=1, description="findings with fewer are marked and not averaged")
     min_group: int = Field(20, ge=2, description="subgroups of fewer images are not listed")
     intersections: bool = Field(True, description="subgroups by two attributes at once")
+    external: dict[str, ExternalSettings] = Field({}, description="sets from elsewhere, by the name they are shown by")
+    regions: str = Field("", description="a file of this site's boxes by accession number; relative to the data folder")
 
 
 class GateSettings(Section):

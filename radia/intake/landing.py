@@ -30,6 +30,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from tempfile import mkdtemp
+from threading import Lock
 
 from radia import digests
 from radia.errors import IntakeError, StorageFull
@@ -331,6 +332,8 @@ class Spool:
     def __init__(self, landing: Path, site: str) -> None:
         """site: in the form of `site_name`."""
         self._landing, self.site = landing, site
+        self._writing = Lock()
+        self._sealed = False
         make_landing(landing)
         home = landing / ".spool"
         home.mkdir(exist_ok=True, mode=0o700)
@@ -340,10 +343,16 @@ class Spool:
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             self._folder = hidden.rename(home / f"{site}{hidden.name.removeprefix('.new')}")
 
-    def write(self, name: str, content: bytes) -> None:
-        """Keeps a file under a relative name; when this returns it is on the disk. Raises StorageFull."""
-        target = self._folder / name
-        with full_disk_named(self._landing):
+    def write(self, name: str, content: bytes) -> bool:
+        """Keeps a file under a relative name; when this returns True it is on the disk.
+
+        False where the spool was sealed meanwhile: the file belongs into another one. A name that is taken by other
+        content gets a number, so that nothing acknowledged is written over. Raises StorageFull.
+        """
+        with self._writing, full_disk_named(self._landing):
+            if self._sealed:
+                return False
+            target = _unlike_others(self._folder / name, content)
             target.parent.mkdir(parents=True, exist_ok=True)
             draft = target.with_name(f".{target.name}")
             with draft.open("wb") as file:
@@ -351,9 +360,13 @@ class Spool:
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(target)
+            _sync_folder(target.parent)
+        return True
 
     def seal(self, today: date) -> Receipt | None:
         """Makes what is there a batch; none where it holds nothing that was not received before."""
+        with self._writing:
+            self._sealed = True
         with locked(self._landing):
             receipt = _seal_folder(self._folder, self.site, self._landing, today)
         self._lock.close()
@@ -363,15 +376,34 @@ class Spool:
 def seal_abandoned(landing: Path, today: date) -> list[Receipt]:
     """Makes batches of the spools whose owner was killed."""
     new: list[Receipt] = []
-    for folder in sorted((landing / ".spool").glob("[!.]*")):
-        with locked(landing), (folder / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            receipt = _seal_folder(folder, folder.name.split("-")[0], landing, today)
-            new += [receipt] if receipt else []
+    with locked(landing):  # first the lock and then the look: until it is held, living owners seal theirs
+        for folder in sorted((landing / ".spool").glob("[!.]*")):
+            with (folder / ".lock").open("w") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                receipt = _seal_folder(folder, folder.name.split("-")[0], landing, today)
+                new += [receipt] if receipt else []
     return new
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the names in a folder last, so that a file acknowledged is found after a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _unlike_others(target: Path, content: bytes) -> Path:
+    """The name wanted, or with a number where a file of that name holds something else."""
+    number, free = 1, target
+    while free.exists() and free.read_bytes() != content:
+        number += 1
+        free = target.with_name(f"{target.stem}-{number}{target.suffix}")
+    return free
 
 
 @contextmanager

@@ -3,6 +3,9 @@
 Only senders that are listed may associate, and each stands for a site. An object is acknowledged when it is safe on
 the disk; what was acknowledged before an association broke off becomes a batch too. Where the disk fills the sender is
 told "out of resources" (PS3.4 B.2.3) and keeps its objects for later.
+
+Whoever connects and says nothing, or nothing that is TLS, holds up nobody: the handshake has its own thread, a time
+limit, and only so many others beside it.
 """
 
 from __future__ import annotations
@@ -10,11 +13,13 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
-from threading import Lock, Timer
+from threading import BoundedSemaphore, Condition, Thread, Timer
 from typing import Any
 
 from pydicom.uid import (
@@ -26,6 +31,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 from pynetdicom import AE, evt
+from pynetdicom.transport import ThreadedAssociationServer
 
 from radia.dicom.container import SUPPORTED
 from radia.errors import IntakeError, StorageFull
@@ -50,6 +56,48 @@ def _today() -> date:
     return datetime.now(UTC).date()
 
 
+class _Server(ThreadedAssociationServer):  # type: ignore[misc]
+    """pynetdicom's server, which would shake hands for TLS, without a time limit, in the one thread that listens."""
+
+    def __init__(self, *arguments: Any, handshake_seconds: float, connections: int, **options: Any) -> None:
+        self._handshake_seconds = handshake_seconds
+        self._room = BoundedSemaphore(connections)
+        super().__init__(*arguments, **options)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """A connection as it came: nothing is read from it here."""
+        connection, address = self.socket.accept()
+        return connection, address
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether there is room for one more handshake; who is turned away has not been asked who it is."""
+        if self._room.acquire(blocking=False):
+            return True
+        logger.warning("a connection was closed: too many others have not said yet who they are")
+        return False
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """In the connection's own thread: shakes hands, then starts the association."""
+        try:
+            connection = self._agreed(request)
+        finally:
+            self._room.release()
+        if connection is not None:
+            super().finish_request(connection, client_address)
+
+    def _agreed(self, request: socket.socket) -> socket.socket | None:
+        """The connection, in TLS where it is asked for, or None. A read of it never waits for ever."""
+        if self.ssl_context is not None:
+            request.settimeout(self._handshake_seconds)
+            try:
+                request = self.ssl_context.wrap_socket(request, server_side=True)
+            except OSError as error:  # ssl.SSLError and TimeoutError are kinds of it
+                logger.warning("a connection was closed: TLS was not agreed (%s)", type(error).__name__)
+                return None
+        request.settimeout(self.ae.network_timeout)
+        return request
+
+
 class Receiver:
     """Listens while it is open (a context manager), and calls `received` with the receipt of every new batch."""
 
@@ -70,7 +118,8 @@ class Receiver:
         self._sites = {title.strip(): site_name(site) for title, site in settings.senders.items()}
         self._spools: dict[object, Spool] = {}
         self._timers: dict[object, Timer] = {}
-        self._lock = Lock()
+        self._sealing = 0
+        self._changed = Condition()
         self._server: Any = None
 
     def __enter__(self) -> Receiver:
@@ -78,32 +127,50 @@ class Receiver:
         make_landing(self._landing)
         for receipt in seal_abandoned(self._landing, self._today()):
             self._received(receipt)
-        address = (self._settings.host, self._settings.port)
-        handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_CONN_CLOSE, self._closed)]
-        try:
-            self._server = self._entity().start_server(
-                address, block=False, evt_handlers=handlers, ssl_context=self._tls()
-            )
-        except OSError as error:
-            raise IntakeError(f"cannot listen on {address[0]}:{address[1]}: {error.strerror}") from error
+        self._server = self._listening()
+        Thread(target=self._server.serve_forever, name="receiver", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stops listening and makes batches of all that was received."""
+        """Stops listening, ends what associations there are, and makes batches of all that was received."""
         self._server.shutdown()
+        for association in self._server.active_associations:
+            _end(association)
         for key in list(self._spools):
             self._seal(key)
+        with self._changed:
+            self._changed.wait_for(lambda: self._sealing == 0)
 
     @property
     def port(self) -> int:
         """The port it listens on, also where the settings left the choice to the system (0)."""
         return int(self._server.server_address[1])
 
+    def _listening(self) -> _Server:
+        """Raises IntakeError."""
+        address = (self._settings.host, self._settings.port)
+        handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_CONN_CLOSE, self._closed)]
+        entity, context = self._entity(), self._tls()
+        try:
+            server: _Server = entity.make_server(
+                address,
+                ssl_context=context,
+                evt_handlers=handlers,
+                server_class=_Server,
+                handshake_seconds=self._settings.handshake_seconds,
+                connections=2 * self._settings.max_associations,
+            )
+        except OSError as error:
+            raise IntakeError(f"cannot listen on {address[0]}:{address[1]}: {error.strerror}") from error
+        entity._servers.append(server)  # as AE.start_server does: shutdown() takes it out again
+        return server
+
     def _entity(self) -> AE:
         entity = AE(ae_title=self._settings.ae_title)
         entity.require_called_aet = True
         entity.require_calling_aet = list(self._sites)
         entity.maximum_associations = self._settings.max_associations
+        entity.acse_timeout = self._settings.handshake_seconds
         entity.add_supported_context(_ECHO)
         for kind in _ACCEPTED:
             entity.add_supported_context(kind, sorted(SUPPORTED))
@@ -132,41 +199,58 @@ class Receiver:
             logger.warning("an object was turned away: the disk of the landing zone is almost full")
             return _OUT_OF_RESOURCES
         try:
-            with self._lock:
-                self._spool_of(event.assoc).write(name, content)
+            while not self._spool_of(event.assoc).write(name, content):
+                pass  # its window closed meanwhile: the next one is open
         except StorageFull:
             logger.warning("an object was turned away: the disk of the landing zone is full")
             return _OUT_OF_RESOURCES
         return _SUCCESS
 
     def _spool_of(self, association: Any) -> Spool:
-        """The open spool of an association, or of its site's window of time. Under the lock."""
+        """The open spool of an association, or of its site's window of time. Raises StorageFull."""
         site = self._sites[association.requestor.ae_title.strip()]
         key: object = site if self._settings.window_seconds else association
-        if key not in self._spools:
-            self._spools[key] = Spool(self._landing, site)
-            if self._settings.window_seconds:
-                timer = Timer(self._settings.window_seconds, self._seal, [key])
-                timer.daemon = True
-                self._timers[key] = timer
-                timer.start()
-        return self._spools[key]
+        with self._changed:
+            if key not in self._spools:
+                self._spools[key] = Spool(self._landing, site)
+                if self._settings.window_seconds:
+                    timer = Timer(self._settings.window_seconds, self._seal, [key])
+                    timer.daemon = True
+                    self._timers[key] = timer
+                    timer.start()
+            return self._spools[key]
 
     def _closed(self, event: Any) -> None:
         """An association ended, however it did."""
         self._seal(event.assoc)
 
     def _seal(self, key: object) -> None:
-        with self._lock:
-            spool = self._spools.pop(key, None)
-            timer = self._timers.pop(key, None)
-        if timer is not None:
-            timer.cancel()
-        if spool is None:
-            return
-        receipt = spool.seal(self._today())
-        if receipt is not None:
-            self._received(receipt)
+        with self._changed:
+            spool, timer = self._spools.pop(key, None), self._timers.pop(key, None)
+            if timer is not None:
+                timer.cancel()
+            if spool is None:
+                return
+            self._sealing += 1
+        try:
+            receipt = spool.seal(self._today())
+            if receipt is not None:
+                self._received(receipt)
+        finally:
+            with self._changed:
+                self._sealing -= 1
+                self._changed.notify_all()
+
+
+def _end(association: Any) -> None:
+    """Tells the sender, then cuts the line: what was not acknowledged it keeps."""
+    if association.is_established:
+        association.abort(block=False)
+        association.join(timeout=2)
+    line = association.dul.socket.socket
+    if line is not None:
+        with suppress(OSError):  # the sender was quicker
+            line.shutdown(socket.SHUT_RDWR)
 
 
 def _file_name(event: Any) -> str | None:

@@ -1,14 +1,17 @@
 """The receiver and DICOMweb, against dcmtk's storescu and a real Orthanc where they are installed."""
 
 import json
+import os
 import shutil
 import socket
 import socketserver
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
 from datetime import date
 from pathlib import Path
 
@@ -34,7 +37,11 @@ PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 needs_orthanc = pytest.mark.skipif(
     ORTHANC is None or not PLUGIN.exists(), reason="Orthanc and its DICOMweb plugin are not installed"
 )
-needs_storescu = pytest.mark.skipif(shutil.which("storescu") is None, reason="dcmtk's storescu is not installed")
+ELSEWHERE = os.pathsep.join(
+    folder for folder in os.get_exec_path() if Path(folder).resolve() != Path(sys.executable).parent.resolve()
+)
+STORESCU = shutil.which("storescu", path=ELSEWHERE)  # pynetdicom installs another one, beside Python
+needs_storescu = pytest.mark.skipif(STORESCU is None, reason="dcmtk's storescu is not installed")
 
 
 def radiograph(number: int, *, day: str = "20260115", study: str = "", **header: str) -> Dataset:
@@ -244,29 +251,128 @@ class TestReceiver:
     def test_takes_what_storescu_sends(self, landing: Path, tmp_path: Path) -> None:
         paths = saved(tmp_path / "out", *(radiograph(number) for number in range(5)))
         with Receiver(landing, settings()) as receiver:
-            storescu("-aet", "MODALITY1", "-aec", "RADIA", "127.0.0.1", str(receiver.port), *map(str, paths))
+            assert storescu(*address_of(receiver), *map(str, paths)) == ""
         (receipt,) = receipts(landing)
         assert uids(receipt, landing) == {path.stem for path in paths}
 
     @needs_storescu
-    @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
     def test_speaks_tls_with_senders_that_show_a_certificate(self, landing: Path, tmp_path: Path) -> None:
-        key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-        made = "req -x509 -newkey rsa:2048 -nodes -subj /CN=127.0.0.1 -days 1 -keyout key.pem -out cert.pem"
-        subprocess.run(["openssl", *made.split()], cwd=tmp_path, check=True, capture_output=True)
         (path,) = saved(tmp_path / "out", radiograph(1))
-        secured = settings(tls_certificate=certificate, tls_key=key, tls_authority=certificate)
+        secured, shown = tls(tmp_path)
         with Receiver(landing, secured) as receiver:
-            address = ["-aet", "MODALITY1", "-aec", "RADIA", "127.0.0.1", str(receiver.port), str(path)]
-            storescu("+tls", str(key), str(certificate), "+cf", str(certificate), *address)
-            with pytest.raises(AssertionError):
-                storescu(*address)
+            address = [*address_of(receiver), str(path)]
+            assert storescu(*shown, *address) == ""
+            assert "Peer aborted Association" in storescu(*address)
+            assert storescu("+tla", *shown[3:], *address) != ""  # trusts the receiver, and shows it nothing
         assert [len(receipt.files) for receipt in receipts(landing)] == [1]
 
+    @needs_storescu
+    def test_serves_others_while_strangers_connect_and_say_nothing(self, landing: Path, tmp_path: Path) -> None:
+        (path,) = saved(tmp_path / "out", radiograph(1))
+        secured, shown = tls(tmp_path, handshake_seconds=600)
+        with ExitStack() as strangers, Receiver(landing, secured) as receiver:
+            for _ in range(3):
+                strangers.enter_context(socket.create_connection(("127.0.0.1", receiver.port)))
+            assert storescu(*shown, *address_of(receiver), str(path)) == ""
+            strangers.close()
 
-def storescu(*arguments: str) -> None:
-    done = subprocess.run(["storescu", *arguments], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
+    def test_has_room_for_twice_as_many_strangers_as_senders(self, landing: Path, tmp_path: Path) -> None:
+        secured, _ = tls(tmp_path, handshake_seconds=600, max_associations=1)
+        with ExitStack() as strangers, Receiver(landing, secured) as receiver:
+            for _ in range(3):
+                stranger = strangers.enter_context(socket.create_connection(("127.0.0.1", receiver.port), timeout=60))
+            assert stranger.recv(1) == b""  # the third is sent away, the first two are not
+            strangers.close()
+
+    def test_ends_though_a_sender_stopped_in_the_middle_of_a_message(self, landing: Path) -> None:
+        with ExitStack() as strangers, Receiver(landing, settings()) as receiver:
+            stranger = strangers.enter_context(socket.create_connection(("127.0.0.1", receiver.port)))
+            stranger.sendall(b"\x01\x00\x00\x00\x01\x00half")
+            association = associate(receiver.port)
+            assert association.send_c_store(radiograph(1)).Status == 0
+            association.release()
+        assert len(receipts(landing)) == 1
+
+    def test_is_left_only_when_its_batches_are_whole(self, landing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        began, seal = threading.Event(), Spool.seal
+
+        def slowly(spool: Spool, today: date) -> Receipt | None:
+            began.set()
+            time.sleep(0.5)
+            return seal(spool, today)
+
+        monkeypatch.setattr(Spool, "seal", slowly)
+        with Receiver(landing, settings()) as receiver:
+            association = associate(receiver.port)
+            association.send_c_store(radiograph(1))
+            association.release()
+            assert began.wait(60)
+        assert len(receipts(landing)) == 1
+
+    def test_turns_away_one_association_too_many(self, landing: Path) -> None:
+        with Receiver(landing, settings(max_associations=1)) as receiver:
+            first = associate(receiver.port)
+            assert associate(receiver.port, "MODALITY2").is_rejected
+            assert first.send_c_store(radiograph(1)).Status == 0
+            first.release()
+            wait_until(lambda: receipts(landing))
+            wait_until(lambda: associate(receiver.port, "MODALITY2").is_established)
+
+    def test_keeps_both_contents_that_came_under_one_uid(self, landing: Path) -> None:
+        first = radiograph(1)
+        second = radiograph(2, SOPInstanceUID=first.SOPInstanceUID)
+        with Receiver(landing, settings()) as receiver:
+            association = associate(receiver.port)
+            for dataset in (first, second, first):
+                assert association.send_c_store(dataset).Status == 0
+            association.release()
+        (receipt,) = receipts(landing)
+        assert [file.source_name for file in receipt.files] == [
+            f"{first.SOPInstanceUID}-2.dcm",
+            f"{first.SOPInstanceUID}.dcm",
+        ]
+
+    @needs_storescu
+    @pytest.mark.parametrize("window_seconds", [0, 0.3])
+    def test_loses_nothing_of_what_three_senders_send_at_once(
+        self, landing: Path, tmp_path: Path, window_seconds: float
+    ) -> None:
+        sent = {title: [radiograph(n) for n in range(40)] for title in ("MODALITY1", "MODALITY2", "MODALITY3")}
+        senders = {"MODALITY1": "HND", "MODALITY2": "HVD", "MODALITY3": "HND"}
+        with Receiver(landing, settings(senders=senders, window_seconds=window_seconds)) as receiver:
+            with ThreadPoolExecutor(3) as pool:
+                complaints = [
+                    pool.submit(storescu, *address_of(receiver, title), *map(str, saved(tmp_path / title, *datasets)))
+                    for title, datasets in sent.items()
+                ]
+            assert [complaint.result() for complaint in complaints] == ["", "", ""]
+        for site in ("HND", "HVD"):
+            got = [uid for receipt in receipts(landing) if receipt.site == site for uid in uids(receipt, landing)]
+            expected = [str(d.SOPInstanceUID) for title, name in senders.items() if name == site for d in sent[title]]
+            assert sorted(got) == sorted(expected)
+
+
+def tls(folder: Path, **changes: object) -> tuple[ReceiverSettings, list[str]]:
+    """Settings with mutual TLS, and what storescu must be told to speak it."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    made = "req -x509 -newkey rsa:2048 -nodes -subj /CN=127.0.0.1 -days 1 -keyout key.pem -out cert.pem"
+    subprocess.run(["openssl", *made.split()], cwd=folder, check=True, capture_output=True)
+    key, certificate = folder / "key.pem", folder / "cert.pem"
+    secured = settings(tls_certificate=certificate, tls_key=key, tls_authority=certificate, **changes)
+    return secured, ["+tls", str(key), str(certificate), "+cf", str(certificate)]
+
+
+def address_of(receiver: Receiver, title: str = "MODALITY1") -> list[str]:
+    return ["-aet", title, "-aec", "RADIA", "127.0.0.1", str(receiver.port)]
+
+
+def storescu(*arguments: str) -> str:
+    """What dcmtk's storescu complains of; of an aborted association its exit status (3.6.7) says nothing."""
+    done = subprocess.run([str(STORESCU), *arguments], capture_output=True, text=True, timeout=120)
+    complaint = (done.stdout + done.stderr).strip()
+    assert done.returncode == 0 or complaint, f"storescu ended with {done.returncode} and no word"
+    return complaint
 
 
 # --- DICOMweb -------------------------------------------------------------------------------------------------------
