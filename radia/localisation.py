@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from radia.errors import LabelError
 from radia.findings import FINDINGS
-from radia.metrics import Bools, Floats, Interval, clustered_covariance, effective_size, group_codes, t_quantile, wilson
+from radia.metrics import Bools, Interval, clustered_covariance, effective_size, group_codes, t_quantile, wilson
 
 if TYPE_CHECKING:
     from radia.model import ChestModel

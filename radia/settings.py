@@ -201,10 +201,10 @@ class StandInSettings(Section):
 class ExternalSettings(Section):
     """A set of images from elsewhere on which models are judged too."""
 
-    images: str = Field(description="a public collection and its folder: chexpert:DIR, nih:DIR, mimic:DIR, padchest:DIR")
+    images: str = Field(description="a collection and its folder: chexpert:DIR, nih:DIR, mimic:DIR, padchest:DIR")
     part: Literal["test", "validation"] = "test"
     readers: str = Field("", description="folder of CSVs, one a human reader: id and decisions")
-    regions: str = Field("", description="boxes or masks of findings; those of NIH and CheXlocalize are found beside it")
+    regions: str = Field("", description="boxes or masks; those of NIH and CheXlocalize are found in its folder")
 
 
 class EvaluateSettings(Section):

@@ -37,6 +37,7 @@ def evaluate_candidate(
     findings: Sequence[str] = FINDINGS,
     estimates: Mapping[str, Any] | None = None,
     readers: Mapping[str, metrics.Floats] | None = None,
+    others: Mapping[str, tuple[metrics.Floats, ArrayLike | Mapping[str, float] | None]] | None = None,
 ) -> dict[str, Any]:
     """Both models' metrics with intervals, their paired differences, subgroups and curves; JSON-able.
 
@@ -44,15 +45,18 @@ def evaluate_candidate(
     chosen on validation (0.5 where none is given); groups: one row an image, one column an attribute (site, sex,
     age_band, view, manufacturer), blanks allowed;
     estimates: what radia/estimate.py says about the same models under label noise, kept as it is; readers: decisions
-    [n, f] of people on the same images, NaN where one did not read.
+    [n, f] of people on the same images, NaN where one did not read; others: probabilities and thresholds of further
+    models (the previous one, for example) by their names.
 
     Keys: n, patients, findings (names), models {"base" | "candidate": the JSON of `radia evaluate`, with "thresholds"},
     differences (candidate minus base), groups (a list), curves {model: {finding: roc, pr, calibration}}, estimates,
-    and readers (radia/evaluate/readers.py; the model is the candidate) where there are some.
+    others {name: as in models}, and readers (radia/evaluate/readers.py; the model is the candidate) where there are
+    some.
     """
     labels = np.asarray(truth, np.float64)
-    assessed = {
-        name: metrics.assess(
+
+    def judged(probs: metrics.Floats, thresholds: ArrayLike | Mapping[str, float] | None) -> metrics.Assessment:
+        return metrics.assess(
             labels,
             probs,
             findings=findings,
@@ -62,13 +66,10 @@ def evaluate_candidate(
             seed=seed,
             min_positives=settings.min_positives,
         )
-        for name, probs, thresholds in (
-            ("base", base, base_thresholds),
-            ("candidate", candidate, candidate_thresholds),
-        )
-    }
+
     limits = {"base": base_thresholds, "candidate": candidate_thresholds}
-    result = {
+    assessed = {"base": judged(base, base_thresholds), "candidate": judged(candidate, candidate_thresholds)}
+    result: dict[str, Any] = {
         "n": len(labels),
         "patients": assessed["base"].groups,
         "findings": list(findings),
@@ -83,6 +84,10 @@ def evaluate_candidate(
             for name, model in assessed.items()
         },
         "estimates": dict(estimates or {}),
+        "others": {
+            name: {**metrics.table_of(judged(probs, thresholds)), "thresholds": _by_finding(thresholds, findings)}
+            for name, (probs, thresholds) in (others or {}).items()
+        },
     }
     if readers:
         result["readers"] = compare_with_readers(
@@ -257,14 +262,15 @@ def curves(column: metrics.Column) -> dict[str, Any]:
     """ROC and precision-recall curves of at most `CURVE_POINTS` points, calibration by tenths, counts at the threshold.
 
     roc: [false-positive rate, sensitivity]; pr: [recall, precision]; calibration: [mean probability, part present, n];
-    confusion: TP, FP, FN, TN. Empty where the finding has one class only.
+    confusion: TP, FP, FN, TN; by_threshold: [threshold, sensitivity, specificity, PPV]. Empty where the finding has one
+    class only.
     """
     out: dict[str, Any] = {
         "confusion": [int(number) for number in column.counts()],
         "calibration": _calibration(column),
     }
     if column.rarer == 0:
-        return {**out, "roc": [], "pr": []}
+        return {**out, "roc": [], "pr": [], "by_threshold": []}
     order = np.argsort(-column.score, kind="stable")
     truth, score = column.truth[order], column.score[order]
     last = np.append(np.flatnonzero(np.diff(score)), len(score) - 1)
@@ -273,8 +279,10 @@ def curves(column: metrics.Column) -> dict[str, Any]:
     sensitivity, false_rate = hits / hits[-1], false / false[-1]
     precision = np.concatenate([[1.0], hits[1:] / (hits[1:] + false[1:])])
     kept = _thinned(sensitivity + false_rate)
+    decided = np.column_stack([score[last], sensitivity[1:], 1 - false_rate[1:], precision[1:]])
     return {
         **out,
+        "by_threshold": np.round(decided[_thinned(1 - score[last])], 5).tolist(),
         "roc": np.round(np.column_stack([false_rate, sensitivity])[kept], 5).tolist(),
         "pr": np.round(np.column_stack([sensitivity, precision])[_thinned(sensitivity)], 5).tolist(),
     }

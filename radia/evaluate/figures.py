@@ -26,13 +26,13 @@ def final_results(evaluation: Evaluation, names: Mapping[str, str] = DEFAULT_NAM
     findings = _by_candidate_auroc(evaluation)
     pools = [pool for pool in ("all", "competition-5") if _mean(evaluation, pool, "auroc")["value"] is not None]
     rows = [*(_label(evaluation, finding) for finding in findings), *(_pool_label(evaluation, pool) for pool in pools)]
-    figure, axes = _subplots(1, 2, width=11.5, height=0.36 * len(rows) + 1.5, sharey=True)
+    figure, axes = subplots(1, 2, width=11.5, height=0.36 * len(rows) + 1.5, sharey=True)
     for axis, metric, title in zip(axes.flat, ("auroc", "f1"), ("AUROC", "F1 at the threshold"), strict=True):
         for position, place in enumerate([*findings, *pools]):
             y = position + 0.6 * (place in pools)
             for model, offset in (("base", 0.16), ("candidate", -0.16)):
                 entry = _entry(evaluation, model, place, metric)
-                _interval(axis, entry, y + offset, COLOURS[model], "D" if place in pools else "o")
+                interval(axis, entry, y + offset, COLOURS[model], "D" if place in pools else "o")
             for value in _reader_values(evaluation, place, metric):
                 axis.plot(value, y, marker="|", color=COLOURS["reader"], markersize=9, markeredgewidth=1.8)
         axis.axhline(len(findings) - 0.2, color=GRID, linewidth=1.2)
@@ -107,16 +107,16 @@ def subgroup_forest(evaluation: Evaluation, names: Mapping[str, str] = DEFAULT_N
         attribute = group["attribute"]
         places.append(y)
         rows.append(f"{attribute.replace('_', ' ')}: {group['group']}  (n = {group['n']})")
-    figure, axes = _subplots(1, 2, width=11.5, height=0.34 * (places[-1] if places else 1) + 1.6, sharey=True)
+    figure, axes = subplots(1, 2, width=11.5, height=0.34 * (places[-1] if places else 1) + 1.6, sharey=True)
     left, right = axes.flat
     for group, y in zip(groups, places, strict=True):
         auroc = group["means"]["auroc"]
         for model, offset in (("base", 0.16), ("candidate", -0.16)):
-            _interval(left, auroc[model], y + offset, COLOURS[model])
+            interval(left, auroc[model], y + offset, COLOURS[model])
         gain = auroc["difference"]
         sure = gain["low"] is not None and (gain["low"] > 0 or gain["high"] < 0)
         colour = (GOOD if gain["value"] > 0 else BAD) if sure else MUTED
-        _interval(right, gain, y, colour, "s")
+        interval(right, gain, y, colour, "s")
     right.axvline(0, color=INK, linewidth=0.8)
     left.set_title("mean AUROC", loc="left")
     right.set_title("gain in mean AUROC (right of 0: better)", loc="left")
@@ -156,6 +156,37 @@ def confusion(evaluation: Evaluation, names: Mapping[str, str] = DEFAULT_NAMES) 
     return figure
 
 
+WAYS = {"given labels": "#97a3b6", "reads only": "#c8641b", "noise-aware": "#1d5fbf"}
+"""The three ways of estimating, and their colours."""
+
+
+def three_ways(rows: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]) -> Figure:
+    """The candidate's AUROC and F1 by the given labels, by the reads alone, and by both: row -> way -> metric -> value.
+
+    The last row is the mean.
+    """
+    figure, axes = subplots(1, 2, width=11.5, height=0.42 * len(rows) + 1.3, sharey=True)
+    for axis, metric, title in zip(axes.flat, ("auroc", "f1"), ("AUROC", "F1 at the threshold"), strict=True):
+        for y, ways in enumerate(rows.values()):
+            for (way, colour), offset in zip(WAYS.items(), (-0.24, 0.0, 0.24), strict=True):
+                interval(axis, ways[way][metric], y + offset, colour, "D" if y == len(rows) - 1 else "o")
+        axis.axhline(len(rows) - 1.5, color=GRID, linewidth=1.2)
+        axis.set_title(title, loc="left", color=INK)
+        axis.set_xlim(0.0 if metric == "f1" else _lowest(rows, metric), 1.015)
+        axis.grid(axis="x")
+    axes.flat[0].set_yticks(range(len(rows)), list(rows))
+    axes.flat[0].set_ylim(len(rows) - 0.4, -0.6)
+    axes.flat[0].get_yticklabels()[-1].set_fontweight("bold")
+    named_legend(figure, WAYS)
+    return figure
+
+
+def _lowest(rows: Mapping[str, Any], metric: str) -> float:
+    values = [entry[metric]["value"] for ways in rows.values() for entry in ways.values()]
+    known = [value for value in values if value is not None]
+    return max(0.0, min([0.45, *(value - 0.15 for value in known)]))
+
+
 FIGURES: dict[str, tuple[str, Callable[[Evaluation, Mapping[str, str]], Figure]]] = {
     "final_results": ("Results by finding", final_results),
     "subgroups": ("Who gains: subgroups", subgroup_forest),
@@ -175,7 +206,7 @@ def draw_shift(by_site: Mapping[str, Any], title: str = "") -> Figure:
     sites = [site for site, entry in by_site.items() if "why" not in entry]
     names = [*by_site[sites[0]]["measures"], *by_site[sites[0]]["predictions"]] if sites else []
     height = 0.25 * len(names) + 1.6
-    figure, axes = _subplots(1, max(len(sites), 1), width=2.2 + 3.6 * max(len(sites), 1), height=height, sharey=True)
+    figure, axes = subplots(1, max(len(sites), 1), width=2.2 + 3.6 * max(len(sites), 1), height=height, sharey=True)
     for axis, site in zip(axes.flat, sites, strict=False):
         entries = {**by_site[site]["measures"], **by_site[site]["predictions"]}
         for y, name in enumerate(names):
@@ -200,7 +231,7 @@ def draw_shift(by_site: Mapping[str, Any], title: str = "") -> Figure:
 
 def _moved(axis: Axes, entry: Mapping[str, Any], y: float) -> None:
     old, new = (np.array(entry["quantiles"][side]) for side in ("reference", "current"))
-    unit = old[-1] - old[0] or 1.0
+    unit = float(old[-1] - old[0]) or 1.0
     for values, offset, colour in ((old, -0.16, COLOURS["base"]), (new, 0.16, COLOURS["candidate"])):
         at = np.clip((values - old[2]) / unit, -1.55, 1.55)
         axis.plot(at[[0, -1]], [y + offset] * 2, color=colour, linewidth=1)
@@ -219,7 +250,7 @@ def png(figure: Figure, dots_per_inch: int = 150) -> bytes:
 # --- what the figures share -----------------------------------------------------------------------------------------
 
 
-def _subplots(rows: int, columns: int, *, width: float, height: float, sharey: bool = False) -> tuple[Figure, Any]:
+def subplots(rows: int, columns: int, *, width: float, height: float, sharey: bool = False) -> tuple[Figure, Any]:
     """A figure of its own, without pyplot's global state: safe in threads and on machines without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -243,7 +274,7 @@ def _subplots(rows: int, columns: int, *, width: float, height: float, sharey: b
 def _grid(count: int) -> tuple[Figure, Any]:
     columns = min(5, max(count, 1))
     rows = -(-count // columns) or 1
-    return _subplots(rows, columns, width=11.5, height=2.35 * rows + 0.5)
+    return subplots(rows, columns, width=11.5, height=2.35 * rows + 0.5)
 
 
 def _small_multiples(
@@ -268,7 +299,8 @@ def _small_multiples(
     return figure
 
 
-def _interval(axis: Axes, entry: Mapping[str, Any], y: float, colour: str, marker: str = "o") -> None:
+def interval(axis: Axes, entry: Mapping[str, Any], y: float, colour: str, marker: str = "o") -> None:
+    """A value and its limits at height y; nothing where there is no value."""
     if entry["value"] is None:
         return
     if entry["low"] is not None:
@@ -312,6 +344,16 @@ def _legend(figure: Figure, names: Mapping[str, str], *, readers: bool) -> None:
         )
         handles.append(mark)
     figure.legend(handles=handles, loc="outside upper right", ncols=3, frameon=False, fontsize=9.5, labelcolor=INK)
+
+
+def named_legend(figure: Figure, colours: Mapping[str, str]) -> None:
+    """Names of colours above the figure, at its right."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=colour, linewidth=2.5, marker="o", label=name) for name, colour in colours.items()]
+    figure.legend(
+        handles=handles, loc="outside upper right", ncols=len(colours), frameon=False, fontsize=9.5, labelcolor=INK
+    )
 
 
 def _short(finding: str) -> str:

@@ -164,10 +164,21 @@ def read_readers(folder: Path, files: AlignedFiles) -> tuple[dict[str, metrics.F
         )
     calls = {}
     for name, (path, table) in tables.items():
-        values = _numbers(_rows(table, files.ids, path), findings, path.name, "1, 0 or blank")
-        _refuse(~(np.isnan(values) | np.isin(values, (0.0, 1.0))), findings, path.name, "1, 0 or blank")
-        calls[name] = values
+        calls[name] = reader_matrix(_rows(table, files.ids, path), findings, path.name)
     return calls, findings
+
+
+def reader_matrix(table: pd.DataFrame, findings: tuple[str, ...], name: str) -> metrics.Floats:
+    """A reader's decisions as 1, 0 and NaN (not read), [n, f]; a finding without a column was not read.
+
+    Raises BadLabelValue for anything else.
+    """
+    read = tuple(finding for finding in findings if finding in table.columns)
+    values = _numbers(table, read, name, "1, 0 or blank")
+    _refuse(~(np.isnan(values) | np.isin(values, (0.0, 1.0))), read, name, "1, 0 or blank")
+    calls = np.full((len(table), len(findings)), np.nan)
+    calls[:, [findings.index(finding) for finding in read]] = values
+    return calls
 
 
 def read_thresholds(path: Path, *, known: tuple[str, ...]) -> dict[str, float]:
