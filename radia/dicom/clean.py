@@ -7,11 +7,14 @@ text may stand (`text`), pixels (`burned_in`, `codestream`).
 from __future__ import annotations
 
 import re
+import struct
 from dataclasses import dataclass, field
+from functools import cache
 
+import numpy as np
 from pydicom._uid_dict import UID_dictionary
 
-from radia.dicom.container import PIXEL_DATA, Dataset, Element, encode_element, vr_of
+from radia.dicom.container import PIXEL_DATA, Buffer, Dataset, Element, encode_element, vr_of
 from radia.dicom.dates import shift_date, shift_datetime, valid_time, years_between
 from radia.dicom.profile import Action, Profile, Rule, safe_private
 from radia.dicom.pseudonyms import Pseudonymizer
@@ -20,13 +23,20 @@ from radia.dicom.text import Identifiers, decoded, encodings_of, in_vocabulary, 
 _PATIENT_ID, _PATIENT_NAME, _CHARSET = 0x00100020, 0x00100010, 0x00080005
 _AGE, _BIRTH_DATE, _STUDY_DATE = 0x00101010, 0x00100030, 0x00080020
 _LUT, _LUT_DATA = 0x00283002, 0x00283006
-_CONCEPT_NAME = 0x0040A043
+_CODE_VALUE, _CODE_SCHEME, _CODE_MEANING = 0x00080100, 0x00080102, 0x00080104
+_CODE_VALUES = (_CODE_VALUE, 0x00080119, 0x00080120)  # short, long, or a URN
+_CONCEPT_NAME, _VALUE_TYPE, _TEXT_VALUE, _VERIFYING_OBSERVER = 0x0040A043, 0x0040A040, 0x0040A160, 0x0040A073
+_STANDARD_SCHEMES = frozenset(
+    ["SCT", "SRT", "SNM3", "DCM", "LN", "UCUM", "RADLEX", "RADELEMENT", "FMA", "NCIt", "UMLS", "I9", "I10", "ICD10"]
+)
 _OLDEST = 90
 _NUMBER = {
     "IS": re.compile(rb" *[+-]?\d{1,12} *\Z"),
     "DS": re.compile(rb" *[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})? *\Z"),
 }
 _BINARY = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8, "SV": 8, "UV": 8, "AT": 4}
+_COUNTED = {"UL": "L", "SL": "l", "FL": "f", "FD": "d", "SV": "q", "UV": "Q"}  # can hold a record number as a number
+_WHOLE_FIGURES = 8  # of a number: more than any measure of a radiograph has; a date or a telephone number has them
 _SPLIT_TEXT = frozenset(["LO", "SH", "PN", "AE", "CS", "UC"])
 _WHOLE_TEXT = frozenset(["ST", "LT", "UT", "UR"])
 _AGE_FORM = re.compile(r"(\d{3})([DWMY])\Z")
@@ -49,22 +59,21 @@ class Cleaner:
     patient: str
     identifiers: Identifiers
     actions: dict[str, str] = field(default_factory=dict)
+    made: set[bytes] = field(default_factory=set)
+    """Values of our own: names, new UIDs, moved dates. By chance they may resemble an identifier."""
 
     def __post_init__(self) -> None:
         self.days = self.pseudonymizer.date_offset(self.patient)
+        self.made.add(self.patient.encode())
+        self._keeps_private = "retain_safe_private" in self.profile.options
 
-    def clean(self, dataset: Dataset) -> Dataset:
+    def clean(self, dataset: Dataset, *, pixels: bool = True) -> Dataset:
         """The top level: the same rules as everywhere, and what tells of the cleaning (PS3.15 E.1.1)."""
         kept = self._dataset(dataset, ["iso8859"], "")
         self._identity(kept, dataset)
         self._age(kept, dataset)
-        self._says_cleaned(kept)
+        self._says_cleaned(kept, pixels=pixels)
         return kept
-
-    def made(self, kept: Dataset) -> list[bytes]:
-        """Encoded elements of the top level whose content is our own: names, statements."""
-        ours = (_PATIENT_ID, _PATIENT_NAME, 0x00120062, 0x00120063, 0x00120064)
-        return [b"".join(encode_element(kept.elements[tag])) for tag in ours]
 
     # --- any level
 
@@ -74,7 +83,7 @@ class Cleaner:
         for tag, element in dataset.elements.items():
             if tag in (_CHARSET, PIXEL_DATA):
                 continue
-            if tag & 0x10000 and self._safe_private(element, dataset, kept):
+            if tag & 0x10000 and self._keeps_private and self._safe_private(element, dataset, kept):
                 self.actions[f"{path}{tag:08X}"] = Action.CLEAN.value
                 continue
             rule = self.profile.rule(tag)
@@ -95,7 +104,7 @@ class Cleaner:
         if action is Action.EMPTY:
             return Element(element.tag, vr, items=[] if vr == "SQ" else None), action
         if action is Action.DUMMY:
-            return self._dummy(element, vr), action
+            return self._dummy(element, vr, encodings, path), action
         if vr == "SQ":
             return self._sequence(element, encodings, path), action
         if action is Action.NEW_UID:
@@ -103,52 +112,83 @@ class Cleaner:
         value = self._value(element, vr, rule, encodings)
         if value is None:
             return None, Action.REMOVE
-        shown = _real_vr(element, vr)
-        return Element(element.tag, shown, value), action
+        return Element(element.tag, _real_vr(element, vr), value), action
 
     def _safe_private(self, element: Element, dataset: Dataset, kept: Dataset) -> bool:
-        """Keeps a private number that is known to be safe, with its creator. Texts and bytes go even so."""
+        """Keeps a private number or term that is known to be safe, with its creator. Bytes and prose go even so."""
         block = element.tag >> 8 & 0xFF
+        if block < 0x10:
+            return False
         creator_tag = element.tag & 0xFFFF0000 | block
         creator = dataset.text(creator_tag)
-        known = (creator, element.tag >> 16, element.tag & 0xFF) in safe_private()
-        if "retain_safe_private" not in self.profile.options or not known or block < 0x10:
+        vr = safe_private().get((creator, element.tag >> 16, element.tag & 0xFF))
+        if vr is None or element.vr not in (vr, "UN"):
             return False
-        if element.vr not in _BINARY and element.vr not in _NUMBER:
-            return False
-        value = self._value(element, element.vr, Rule(Action.KEEP), [])
-        if value is None:
+        value = self._value(Element(element.tag, vr, element.value), vr, Rule(Action.KEEP, "term"), ["iso8859"])
+        if not value:
             return False
         kept.elements[creator_tag] = Element(creator_tag, "LO", creator.encode())
-        kept.elements[element.tag] = Element(element.tag, element.vr, value)
+        kept.elements[element.tag] = Element(element.tag, vr, value)
         return True
 
     def _content_item(self, item: Dataset) -> bool:
-        """Whether an item of structured content may stay: by its concept; of unknown concepts, numbers and codes."""
-        if item.elements.get(_CONCEPT_NAME) is None:
+        """Whether an item of structured content may stay, by its concept; inside, each attribute has its own rule."""
+        concept = item.elements.get(_CONCEPT_NAME)
+        if concept is None:
             return True  # no content item: the rules of its attributes suffice
-        concepts = item.elements[_CONCEPT_NAME].items or [Dataset()]
-        action = self.profile.content_action(concepts[0].text(0x00080100), concepts[0].text(0x00080102))
-        if action is None:
-            return item.text(0x0040A040) in ("NUM", "CODE", "NUMERIC")
-        return action in (Action.KEEP, Action.CLEAN)
+        named = (concept.items or [Dataset()])[0]
+        action = self.profile.content_action(named.text(_CODE_VALUE), named.text(_CODE_SCHEME))
+        if action is Action.REMOVE:
+            return False
+        if "clean_structured_content" in self.profile.options:
+            return True
+        return action is not Action.DUMMY and item.text(_VALUE_TYPE) in ("NUM", "CODE", "NUMERIC")
 
     def _sequence(self, element: Element, encodings: list[str], path: str) -> Element:
         path = f"{path}{element.tag:08X}/"
-        items = [self._dataset(item, encodings, path) for item in element.items or () if self._content_item(item)]
-        usable = (item for item in items if item.elements and (_LUT not in item.elements or _LUT_DATA in item.elements))
-        return Element(element.tag, "SQ", items=list(usable))
+        kept = []
+        for item in element.items or ():
+            if not self._content_item(item):
+                continue
+            cleaned = self._dataset(item, encodings, path)
+            if cleaned.elements and _usable_lut(cleaned) and self._whole_code(item, cleaned):
+                self._mend_content(item, cleaned)
+                kept.append(cleaned)
+        return Element(element.tag, "SQ", items=kept)
+
+    def _whole_code(self, item: Dataset, kept: Dataset) -> bool:
+        """Whether an item is no code, or still one. A meaning that may not stand becomes the code's known one."""
+        if not any(tag in item.elements for tag in _CODE_VALUES):
+            return True
+        value = next((kept.text(tag) for tag in _CODE_VALUES if kept.text(tag)), "")
+        scheme = kept.text(_CODE_SCHEME)
+        if not value or (item.text(_CODE_SCHEME) and not scheme):
+            return False
+        if scheme not in _STANDARD_SCHEMES and not passes_scan(value, self.identifiers):
+            return False
+        if _CODE_MEANING in item.elements and not kept.text(_CODE_MEANING):
+            meaning = _known_meanings().get((scheme, value), value)
+            kept.add(Element(_CODE_MEANING, "LO", meaning.encode()))
+        return True
+
+    def _mend_content(self, item: Dataset, kept: Dataset) -> None:
+        """A text of structured content that may not stand becomes a dummy: without one the item would be invalid."""
+        if item.text(_VALUE_TYPE) == "TEXT" and not kept.text(_TEXT_VALUE):
+            kept.add(Element(_TEXT_VALUE, "UT", _DUMMIES["UT"]))
 
     def _new_uids(self, element: Element) -> Element:
         values = element.raw.decode("latin-1").split("\\")
-        mapped = (value if value in UID_dictionary or not value else self.pseudonymizer.uid(value) for value in values)
+        mapped = [value if value in UID_dictionary or not value else self.pseudonymizer.uid(value) for value in values]
+        self.made.update(value.encode() for value in mapped if value)
         return Element(element.tag, "UI", "\\".join(mapped).encode())
 
-    def _dummy(self, element: Element, vr: str) -> Element | None:
+    def _dummy(self, element: Element, vr: str, encodings: list[str], path: str) -> Element | None:
+        if vr == "SQ":
+            if element.tag == _VERIFYING_OBSERVER:  # whoever verified: each attribute in it has a dummy of its own
+                return self._sequence(element, encodings, path)
+            return Element(element.tag, "SQ", items=[Dataset()])
         if element.tag in (_PATIENT_ID, _PATIENT_NAME):
             return Element(element.tag, vr, self.patient.encode())
-        if vr == "SQ":
-            return Element(element.tag, "SQ", items=[Dataset()])
         if vr == "UI":
             return self._new_uids(element)
         size = _BINARY.get(vr)
@@ -171,30 +211,44 @@ class Cleaner:
         if vr in _NUMBER:
             return self._numbers(element.raw, vr)
         if vr in _BINARY:
-            whole = len(element.value) % _BINARY[vr] == 0
-            return element.value if whole and not self.identifiers.stand_in(element.value) else None
+            return element.value if self._harmless(element.value, vr) else None
         if vr in ("OW", "OB"):
-            acceptable = rule.check == "lut" and len(element.value) <= 1 << 18
+            acceptable = rule.check == "lut" and _is_curve(element.value)
             return element.value if acceptable and not self.identifiers.stand_in(element.value) else None
         if vr in _SPLIT_TEXT or vr in _WHOLE_TEXT:
             return self._text(decoded(element.raw, encodings), vr, rule)
         return None
 
+    def _harmless(self, value: Buffer, vr: str) -> bool:
+        """Whether binary numbers are whole, spell no identifier and are none."""
+        if len(value) % _BINARY[vr] or self.identifiers.stand_in(value):
+            return False
+        if vr not in _COUNTED or not self.identifiers.numbers:
+            return True
+        held = struct.unpack(f"<{len(value) // _BINARY[vr]}{_COUNTED[vr]}", value)
+        return self.identifiers.numbers.isdisjoint(held)
+
     def _numbers(self, raw: bytes, vr: str) -> bytes | None:
         parts = raw.split(b"\\")
-        if not all(not part.strip() or _NUMBER[vr].match(part) for part in parts):
-            return None
-        return None if self.identifiers.named_in(raw.decode("ascii")) else raw
+        for part in parts:
+            number = part.strip()
+            if number and (not _NUMBER[vr].match(part) or len(number.split(b".")[0].lstrip(b"+-0")) >= _WHOLE_FIGURES):
+                return None
+        return None if self.identifiers.numbered_in([part.decode().strip() for part in parts]) else raw
 
     def _temporal(self, element: Element, vr: str, rule: Rule) -> bytes | None:
         values = element.raw.decode("latin-1").split("\\")
         if vr == "TM":
-            return element.raw if all(map(valid_time, values)) else None
+            valid = all(map(valid_time, values)) and not self.identifiers.numbered_in(values)
+            return element.raw if valid else None
         if rule.action is Action.KEEP and not rule.check:
             valid = all((shift_date if vr == "DA" else shift_datetime)(value, 0) is not None for value in values)
             return element.raw if valid else None
         moved = [(shift_date if vr == "DA" else shift_datetime)(value, self.days) for value in values]
-        return None if None in moved else "\\".join(map(str, moved)).encode()
+        if None in moved or (vr == "DT" and self.identifiers.numbered_in([value[8:] for value in values])):
+            return None
+        self.made.update(value.encode() for value in map(str, moved) if value)
+        return "\\".join(map(str, moved)).encode()
 
     def _kept_uids(self, element: Element, rule: Rule) -> bytes:
         if rule.action is Action.KEEP and not rule.check:  # the table's K: retain UIDs
@@ -239,18 +293,19 @@ class Cleaner:
         if years is not None:
             kept.add(Element(_AGE, "AS", f"{min(years, _OLDEST):03d}Y".encode()))
 
-    def _says_cleaned(self, kept: Dataset) -> None:
+    def _says_cleaned(self, kept: Dataset, *, pixels: bool) -> None:
         settings = self.profile.settings
         kept.add(Element(_CHARSET, "CS", b"ISO_IR 192"))
         kept.add(Element(0x00120062, "CS", b"YES"))
         kept.add(Element(0x00120063, "LO", b"RADIA, DICOM PS3.15 Annex E"))
-        methods = [_code(value, meaning) for value, meaning in self.profile.methods()]
+        methods = [_code(value, meaning) for value, meaning in self.profile.methods(pixels=pixels)]
         kept.add(Element(0x00120064, "SQ", items=methods))
+        self.made.update(b"".join(encode_element(kept.elements[tag])) for tag in (0x00120062, 0x00120063, 0x00120064))
         dates = (
             "UNMODIFIED" if settings.retain_full_dates else "MODIFIED" if settings.retain_modified_dates else "REMOVED"
         )
         kept.add(Element(0x00280303, "CS", dates.encode()))
-        if settings.clean_pixels:
+        if settings.clean_pixels and pixels:
             kept.add(Element(0x00280301, "CS", b"NO"))
 
 
@@ -259,6 +314,37 @@ def _code(value: str, meaning: str) -> Dataset:
     for tag, vr, text in ((0x00080100, "SH", value), (0x00080102, "SH", "DCM"), (0x00080104, "LO", meaning)):
         item.add(Element(tag, vr, text.encode()))
     return item
+
+
+def _usable_lut(item: Dataset) -> bool:
+    return _LUT not in item.elements or _LUT_DATA in item.elements
+
+
+def _is_curve(value: Buffer) -> bool:
+    """Whether bytes are entries of a table that rises or falls, as tables of shades do. Writing does neither."""
+    if len(value) > 1 << 18:
+        return False
+    for width in ("<u2", "u1"):
+        if len(value) % np.dtype(width).itemsize:
+            continue
+        steps = np.diff(np.frombuffer(value, width).astype(np.int32))
+        if (steps >= 0).all() or (steps <= 0).all():
+            return True
+    return False
+
+
+@cache
+def _known_meanings() -> dict[tuple[str, str], str]:
+    """What the codes of DICOM's context groups mean, by scheme and value (PS3.16)."""
+    from pydicom.sr import _concepts_dict
+
+    schemes: dict[str, dict[str, dict[str, tuple[str, list[int]]]]] = _concepts_dict.concepts  # type: ignore[assignment]
+    return {
+        (scheme, value): meaning
+        for scheme, terms in schemes.items()
+        for codes in terms.values()
+        for value, (meaning, _) in codes.items()
+    }
 
 
 def _same_kind(element: Element, vr: str) -> bool:

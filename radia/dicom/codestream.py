@@ -13,9 +13,14 @@ from numpy.typing import NDArray
 
 from radia.errors import Reason, Refusal
 
-_SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
+_EOI, _SOS = 0xD9, 0xDA
 _BARE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
-_J2K_SOC, _J2K_SOT, _J2K_SOD, _J2K_EOC, _J2K_COM = 0xFF4F, 0xFF90, 0xFF93, 0xFFD9, 0xFF64
+_FRAME_HEADERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
+# What a decoder needs: frame headers, tables (DHT, DAC, DQT, JPEG-LS presets), DNL, DRI, SOS. All else goes.
+_NEEDED = _FRAME_HEADERS | {0xC4, 0xCC, 0xDB, 0xDC, 0xDD, 0xF8, _SOS}
+_J2K_SOT, _J2K_SOD, _J2K_EOC = 0xFF90, 0xFF93, 0xFFD9
+# CAP, SIZ, COD, COC, CPF, QCD, QCC, RGN, POC, PPM, PPT. Comments go, and the optional lengths of parts with them.
+_J2K_NEEDED = frozenset({0xFF50, 0xFF51, 0xFF52, 0xFF53, 0xFF59, *range(0xFF5C, 0xFF62)})
 
 
 def without_comments(stream: bytes, *, jpeg_2000: bool) -> bytes:
@@ -26,8 +31,21 @@ def without_comments(stream: bytes, *, jpeg_2000: bool) -> bytes:
         raise Refusal(Reason.TRUNCATED, "pixel data") from error
 
 
+def precision(stream: bytes, *, jpeg_2000: bool) -> int:
+    """Bits of a sample, as the code stream of `without_comments` has it. Raises Refusal where it does not say."""
+    if jpeg_2000:  # SIZ comes first: the depth of the first component (A.5.1)
+        return (stream[42] & 0x7F) + 1
+    at = 2
+    while at + 4 < len(stream):
+        marker = stream[at + 1]
+        if marker in _FRAME_HEADERS:
+            return stream[at + 4]
+        at += 2 if marker in _BARE else 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+    raise Refusal(Reason.UNREADABLE_PIXELS, "no frame header")
+
+
 def _jpeg(stream: bytes) -> bytes:
-    """JPEG (ITU T.81) and JPEG-LS (T.87) share markers: APPn and COM go, but Adobe's colour transform stays."""
+    """JPEG (ITU T.81) and JPEG-LS (T.87) share markers. Of what a decoder does not need, colour transforms stay."""
     at = stream.find(b"\xff\xd8")
     if at < 0:
         raise Refusal(Reason.UNREADABLE_PIXELS, "no start of image")
@@ -50,7 +68,7 @@ def _jpeg(stream: bytes) -> bytes:
         segment = stream[at : at + 2 + length]
         lossless_ls |= marker == 0xF7
         at += 2 + length
-        if marker != _COM and not 0xE0 <= marker <= 0xEF:
+        if marker in _NEEDED:
             pieces.append(segment)
         elif marker == 0xEE and segment[4:9] == b"Adobe":
             pieces.append(b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0" + segment[15:16])
@@ -107,7 +125,7 @@ def _j2k_segments(stream: bytes, at: int, until: tuple[int, ...]) -> tuple[list[
         if marker < 0xFF00:
             raise Refusal(Reason.UNREADABLE_PIXELS, "marker expected")
         (length,) = struct.unpack_from(">H", stream, at + 2)
-        if marker != _J2K_COM:
+        if marker in _J2K_NEEDED:
             kept.append(stream[at : at + 2 + length])
         at += 2 + length
 

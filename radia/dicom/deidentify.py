@@ -2,7 +2,7 @@
 
 `deidentify_file` turns the bytes of one file into the bytes of a clean one, or refuses. `deidentify_tree` does so for
 every file of a folder, over processes, and keeps the account. What each element means is in `clean`, pixels are in
-`burned_in` and `codestream`.
+`frames`.
 """
 
 from __future__ import annotations
@@ -16,28 +16,23 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import pydicom
-from numpy.typing import NDArray
 
 from radia import digests
 from radia.dicom import container
-from radia.dicom.burned_in import Box, blank, find_text
+from radia.dicom.burned_in import find_text
 from radia.dicom.clean import Cleaner
-from radia.dicom.codestream import without_comments
-from radia.dicom.container import PIXEL_DATA, Dataset, Element, Part10
+from radia.dicom.container import PIXEL_DATA, Dataset, Element
 from radia.dicom.crosswalk import Crosswalk, Origin
-from radia.dicom.pixels import encode_lossless, stored_pixels
+from radia.dicom.frames import CleanPixels, clean_pixels
 from radia.dicom.profile import Profile, table_sha256
 from radia.dicom.pseudonyms import Pseudonymizer, normal_form
 from radia.dicom.text import harvest
 from radia.dicom.verify import verify
-from radia.errors import KeyFileError, Reason, Refusal, StorageFull
+from radia.errors import KeyFileError, RadiaError, Reason, Refusal, StorageFull
 from radia.settings import DeidentifySettings, ScaleSettings
 from radia.workers import each
 from radia.workspace import written_whole
@@ -80,6 +75,9 @@ class CleanFile:
     origin: Origin
 
 
+_NO_PIXELS = CleanPixels(container.EXPLICIT, Element(PIXEL_DATA, "OW"), [])
+
+
 class Engine:
     """One key and one profile, ready to clean files."""
 
@@ -102,22 +100,27 @@ class Engine:
         """A clean file in place of the bytes of another. Raises Refusal, which quotes nothing of the file."""
         source = container.parse(raw)
         dataset = source.dataset
-        _check_kind(dataset)
+        image = _is_image(dataset, self.profile)
         outcome = self._names(dataset, digest)
         identifiers = harvest(dataset, self.profile)
         cleaner = Cleaner(self.profile, self.pseudonymizer, outcome.patient, identifiers)
-        kept = cleaner.clean(dataset)
-        syntax, pixels, boxes = self._pixels(source)
-        kept.add(pixels)
+        kept = cleaner.clean(dataset, pixels=image)
+        pixels = clean_pixels(source, look=self.settings.clean_pixels) if image else _NO_PIXELS
+        for element in pixels.changed:
+            kept.elements[element.tag] = element
         if self.settings.clean_graphics:
             _keep_overlays(dataset, kept)
         sop_class, sop_instance = dataset.text(0x00080016), kept.text(0x00080018)
-        pieces = [
-            container.encode_header(sop_class, sop_instance, syntax),
-            *(piece for tag in sorted(kept.elements) for piece in container.encode_element(kept.elements[tag])),
+        pieces: list[container.Buffer] = [
+            container.encode_header(sop_class, sop_instance, pixels.syntax),
+            container.encode(kept),
         ]
-        verify(pieces, pixels, identifiers, self.profile, made=cleaner.made(kept))
-        outcome.outcome, outcome.boxes = "clean", [box.as_list() for box in boxes]
+        if image:
+            pieces += container.encode_element(pixels.element)
+        methods = [code for code, _ in self.profile.methods(pixels=image)]
+        shown = pixels.element if image else None
+        verify(pieces, shown, identifiers, self.profile, made=cleaner.made, methods=methods)
+        outcome.outcome, outcome.boxes = "clean", [box.as_list() for box in pixels.boxes]
         outcome.actions = json.dumps(cleaner.actions, sort_keys=True)
         outcome.output = f"{outcome.patient}/{outcome.study}/{outcome.image}.dcm"
         return CleanFile(pieces, self._signed(outcome), _origin(dataset))
@@ -138,20 +141,6 @@ class Engine:
             accession=names.accession(_text(dataset, 0x00080050)),
         )
 
-    def _pixels(self, source: Part10) -> tuple[str, Element, list[Box]]:
-        """The pixel data to write: as they came where nothing must change, else encoded anew without loss."""
-        element = source.dataset.elements[PIXEL_DATA]
-        native = source.syntax in container.NATIVE
-        _check_length(source.dataset, native=native)
-        if self.settings.clean_pixels:
-            stored = _native_values(source) if native else _decoded(source)
-            boxes = find_text(stored) if stored.ndim == 2 else []
-            if boxes:
-                return *_blanked(source, stored, boxes), boxes
-        if native:
-            return container.EXPLICIT, _native(source, element), []
-        return source.syntax, _stripped(source, element), []
-
 
 def _origin(dataset: Dataset) -> Origin:
     patient, issuer, accession = (_text(dataset, tag) for tag in (0x00100020, 0x00100021, 0x00080050))
@@ -170,113 +159,36 @@ def _text(dataset: Dataset, tag: int) -> str:
         return raw.decode("latin-1")
 
 
-def _check_kind(dataset: Dataset) -> None:
-    if 0x00420011 in dataset.elements or 0x0040A730 in dataset.elements or 0x00041220 in dataset.elements:
-        raise Refusal(Reason.NOT_AN_IMAGE_TO_CLEAN)
+_REPORT, _PRESENTATION = "1.2.840.10008.5.1.4.1.1.88.", "1.2.840.10008.5.1.4.1.1.11."
+
+
+def _is_image(dataset: Dataset, profile: Profile) -> bool:
+    """Whether there are pixels to clean. Structured reports and presentation states have none, and an option each that
+    says how they are cleaned (PS3.15 E.3.4 and E.3.3). Refuses what cannot be cleaned.
+    """
+    kind = dataset.text(0x00080016)
+    if 0x00041220 in dataset.elements:
+        raise _other_kind("an index of files: make a new one of the clean files")
+    if 0x00420011 in dataset.elements:
+        raise _other_kind("an encapsulated document")
+    if kind.startswith(_REPORT) or 0x0040A730 in dataset.elements:
+        if "clean_structured_content" not in profile.options:
+            raise _other_kind("structured content: it takes the option clean_structured_content")
+        return False
+    if kind.startswith(_PRESENTATION):
+        if "clean_graphics" not in profile.options:
+            raise _other_kind("a presentation state: it takes the option clean_graphics")
+        return False
+    if 0x52009229 in dataset.elements or 0x52009230 in dataset.elements:
+        raise _other_kind("functional groups by frame")
     element = dataset.elements.get(PIXEL_DATA)
-    if element is None:
+    if element is None or element.items is not None or not (element.fragments or len(element.value)):
         raise Refusal(Reason.NO_PIXEL_DATA)
-    if element.items is not None or not (element.fragments or len(element.value)):
-        raise Refusal(Reason.NO_PIXEL_DATA)
+    return True
 
 
-def _decoded(source: Part10) -> NDArray[Any]:
-    """Stored values of the first frame, by the one reader."""
-    dataset = source.dataset
-    needed = {0x00280002, 0x00280004, 0x00280006, 0x00280008, 0x00280010, 0x00280011, 0x00280100, 0x00280101}
-    image = Dataset()
-    for tag in sorted(needed | {0x00280102, 0x00280103, PIXEL_DATA}):
-        if tag in dataset.elements:
-            image.elements[tag] = dataset.elements[tag]
-    syntax = container.EXPLICIT if source.syntax in container.NATIVE else source.syntax
-    header = container.encode_header("1.2.840.10008.5.1.4.1.1.1", "2.25.1", syntax)
-    return stored_pixels(pydicom.dcmread(BytesIO(header + container.encode(image))))
-
-
-def _native_values(source: Part10) -> NDArray[Any]:
-    """Uncompressed gray stored values without a detour over pydicom; whatever is not plain gray goes that way."""
-    dataset = source.dataset
-    allocated, bits = dataset.number(0x00280100), dataset.number(0x00280101)
-    high = dataset.number(0x00280102)
-    if (dataset.number(0x00280002, 1) or 1) != 1 or allocated not in (8, 16) or not bits or high != bits - 1:
-        return _decoded(source)
-    rows, cols = dataset.number(0x00280010) or 0, dataset.number(0x00280011) or 0
-    size = rows * cols * allocated // 8
-    held = np.frombuffer(dataset.elements[PIXEL_DATA].value[:size], f"<u{allocated // 8}").reshape(rows, cols)
-    values = held if bits == allocated else held & ((1 << bits) - 1)
-    if not dataset.number(0x00280103):
-        return values
-    sign = 1 << (bits - 1)
-    return ((values.astype(np.int32) ^ sign) - sign).astype(f"i{allocated // 8}")
-
-
-def _check_length(dataset: Dataset, *, native: bool) -> None:
-    rows, cols = dataset.number(0x00280010), dataset.number(0x00280011)
-    allocated = dataset.number(0x00280100)
-    if not rows or not cols or not allocated:
-        raise Refusal(Reason.UNREADABLE_PIXELS, "no size is given")
-    samples = dataset.number(0x00280002, 1) or 1
-    element = dataset.elements[PIXEL_DATA]
-    if (dataset.number(0x00280008, 1) or 1) != 1:
-        raise Refusal(Reason.NOT_AN_IMAGE_TO_CLEAN, "several frames")
-    if (element.fragments is None) != native:
-        raise Refusal(Reason.UNREADABLE_PIXELS, "not encoded as the transfer syntax says")
-    if element.fragments is None and len(element.value) < rows * cols * samples * allocated // 8:
-        raise Refusal(Reason.TRUNCATED, "pixel data")
-
-
-def _native(source: Part10, element: Element) -> Element:
-    """Uncompressed pixels: what the image needs, no byte more, and nothing in unused bits."""
-    dataset = source.dataset
-    allocated = dataset.number(0x00280100) or 16
-    bits = dataset.number(0x00280101) or allocated
-    samples = dataset.number(0x00280002, 1) or 1
-    size = (dataset.number(0x00280010) or 0) * (dataset.number(0x00280011) or 0) * samples * allocated // 8
-    value, vr = element.value[:size], "OW" if allocated > 8 else "OB"
-    if allocated not in (8, 16, 32) or bits >= allocated:
-        return Element(PIXEL_DATA, vr, value)
-    held = np.frombuffer(value, f"<u{allocated // 8}")
-    low = max((dataset.number(0x00280102) or bits - 1) + 1 - bits, 0)
-    used = ((1 << bits) - 1) << low
-    if dataset.number(0x00280103) or not (held & ~np.array(used, held.dtype)).any():
-        # a negative value fills the unused bits with its sign; anything else there is not of the image
-        signed = _sign_extended(held, bits, low) if dataset.number(0x00280103) else held
-        return Element(PIXEL_DATA, vr, value if np.array_equal(signed, held) else signed.tobytes())
-    return Element(PIXEL_DATA, vr, (held & np.array(used, held.dtype)).tobytes())
-
-
-def _sign_extended(held: NDArray[Any], bits: int, low: int) -> NDArray[Any]:
-    spare = held.dtype.itemsize * 8 - bits - low
-    signed = held.view(f"i{held.dtype.itemsize}")
-    return np.asarray((signed << spare >> (spare + low)) << low).view(held.dtype)
-
-
-def _stripped(source: Part10, element: Element) -> Element:
-    """Compressed pixels as they came, without what is not image. RLE, where bytes can hide, is packed anew."""
-    stream = b"".join(map(bytes, element.fragments or ()))
-    if source.syntax != container.RLE:
-        clean = without_comments(stream, jpeg_2000=source.syntax in container.JPEG_2000_FAMILY)
-        return Element(PIXEL_DATA, "OB", fragments=[clean])
-    stored = _decoded(source)
-    if stored.ndim != 2:
-        return Element(PIXEL_DATA, "OB", fragments=[stream])
-    allocated = source.dataset.number(0x00280100) or 16
-    _, content = encode_lossless(stored, container.RLE, bits=allocated, allocated=allocated)
-    return Element(PIXEL_DATA, "OB", fragments=list(content) if isinstance(content, list) else [content])
-
-
-def _blanked(source: Part10, stored: NDArray[Any], boxes: list[Box]) -> tuple[str, Element]:
-    dataset = source.dataset
-    bits = dataset.number(0x00280101) or stored.dtype.itemsize * 8
-    allocated = dataset.number(0x00280100) or stored.dtype.itemsize * 8
-    signed = stored.dtype.kind == "i"
-    lowest, highest = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
-    dark_is_high = dataset.text(0x00280004) == "MONOCHROME1"
-    cleaned = blank(stored, boxes, lowest=lowest, highest=highest, black_is_high=dark_is_high)
-    syntax, content = encode_lossless(cleaned, source.syntax, bits=bits, allocated=allocated)
-    if isinstance(content, list):
-        return syntax, Element(PIXEL_DATA, "OB", fragments=content)
-    return syntax, Element(PIXEL_DATA, "OW" if allocated > 8 else "OB", content)
+def _other_kind(which: str) -> Refusal:
+    return Refusal(Reason.NOT_AN_IMAGE_TO_CLEAN, which)
 
 
 _OVERLAY_PLANE = {0x0010: "US", 0x0011: "US", 0x0040: "CS", 0x0050: "SS", 0x0100: "US", 0x0102: "US"}
@@ -326,6 +238,8 @@ def deidentify_tree(
     engine = Engine(key, settings)
     target.mkdir(parents=True, exist_ok=True)
     _check_key(target, engine.pseudonymizer.fingerprint)
+    for stale in target.glob(_partial("*")):
+        stale.unlink()
     account = _Account(target, engine)
     files = sorted(path for path in source.rglob("*") if path.is_file() and target not in path.parents)
     if progress:
@@ -333,9 +247,9 @@ def deidentify_tree(
     walk = Crosswalk(crosswalk, key) if crosswalk else None
     with closing(_outcomes(files, target, account, key, settings, scale or ScaleSettings())) as outcomes:
         for done, (outcome, sealed) in enumerate(outcomes, 1):
-            account.take(outcome)
             if walk and sealed:
-                walk.append([sealed])
+                walk.append([sealed])  # first: what a kill cuts short here is done again
+            account.take(outcome)
             if progress:
                 progress(done, len(files))
     return account.close()
@@ -379,6 +293,9 @@ class _Account:
 
     def take(self, outcome: Outcome) -> None:
         """One more outcome. The clean file goes to its place."""
+        if not outcome.source_sha256:  # never read
+            self.doubles.append(outcome)
+            return
         if outcome.source_sha256 in self.rows:
             self.doubles.append(_refused(outcome, Reason.DUPLICATE, "the same bytes"))
             return
@@ -446,7 +363,7 @@ def _refused(row: Outcome, reason: Reason, detail: str) -> Outcome:
 
 
 def _partial(digest: str) -> str:
-    return f".partial-{digest}.dcm"
+    return f".partial-{digest}"  # no name of an image: nobody takes it for one
 
 
 def _outcomes(
@@ -479,7 +396,13 @@ class _Cleaning:
         return Crosswalk(self.target / "crosswalk", self.key)
 
     def __call__(self, path: Path) -> Done:
-        raw = path.read_bytes()
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            name = errno.errorcode.get(error.errno or 0, type(error).__name__)
+            return self.engine.refused(
+                hashlib.sha256(b"").hexdigest(), Reason.UNREADABLE, f"cannot be read: {name}"
+            ), ""
         digest = hashlib.sha256(raw).hexdigest()
         if digest in self.known:
             return self.known[digest], ""
@@ -491,6 +414,10 @@ class _Cleaning:
             return self.engine.refused(digest, refusal.reason, refusal.detail), ""
         except MemoryError:
             return self.engine.refused(digest, Reason.UNREADABLE_PIXELS, "too large for memory"), ""
+        except (RadiaError, OSError):
+            raise
+        except Exception as error:  # a file that nobody thought of costs itself; its message may quote the file
+            return self.engine.refused(digest, Reason.UNREADABLE, type(error).__name__), ""
 
     def lost(self, path: Path) -> Done:
         """The outcome of a file that ended its process twice."""

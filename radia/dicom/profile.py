@@ -117,13 +117,13 @@ def content_items() -> dict[tuple[str, str], ContentItem]:
 
 
 @cache
-def safe_private() -> frozenset[tuple[str, int, int]]:
-    """Private attributes known to be safe: creator, group, the last byte of the element."""
-    return frozenset(
-        (row["creator"], int(row["group"], 16), int(element, 16))
+def safe_private() -> dict[tuple[str, int, int], str]:
+    """Table E.3.10-1, numbers and short text: creator, group and last byte of the element -> VR."""
+    return {
+        (row["creator"], int(row["group"], 16), int(element, 16)): row["vr"]
         for row in csv.DictReader(_read("safe_private.csv").splitlines())
         for element in row["elements"].split()
-    )
+    }
 
 
 @cache
@@ -155,9 +155,9 @@ class Profile:
         chosen = [*self.options, *(["clean_pixels"] if self.settings.clean_pixels else [])]
         return "+".join(["basic", *chosen])
 
-    def methods(self) -> list[tuple[str, str]]:
-        """De-identification Method codes and meanings of what this profile does."""
-        chosen = ["basic", *(["clean_pixels"] if self.settings.clean_pixels else []), *self.options]
+    def methods(self, *, pixels: bool = True) -> list[tuple[str, str]]:
+        """De-identification Method codes and meanings of what this profile does to a file with or without pixels."""
+        chosen = ["basic", *(["clean_pixels"] if self.settings.clean_pixels and pixels else []), *self.options]
         if "retain_full_dates" in chosen and "retain_modified_dates" in chosen:
             chosen.remove("retain_modified_dates")
         return sorted(_METHODS[name] for name in chosen)

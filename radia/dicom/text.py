@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache, lru_cache
 from importlib.resources import files
 
@@ -21,28 +22,49 @@ _WORDS = re.compile(r"[^\W_]+", re.UNICODE)
 _MONTHS = (
     "JAN|FEB|FEV|MAR|APR|AVR|MAY|MAI|JUN|JUI|JUL|AUG|AOU|SEP|OCT|NOV|DEC"  # first letters of the months, FR and EN
 )
+_WHOLE_MONTHS = (
+    "JANVIER|FEVRIER|MARS|AVRIL|MAI|JUIN|JUILLET|AOUT|SEPTEMBRE|OCTOBRE|NOVEMBRE|DECEMBRE|"
+    "JANUARY|FEBRUARY|MARCH|APRIL|MAY|JUNE|JULY|AUGUST|SEPTEMBER|OCTOBER|NOVEMBER|DECEMBER"
+)
+_DAY = r"\d{1,2}(?:ER|ST|ND|RD|TH|E)?"
 _TITLES = (
-    "DR|DRE|DOCTEUR|DOCTEURE|DOCTOR|MME|MADAME|MONSIEUR|MRS|MISS|MLLE|NEE|INF|TECH|"
-    "PATIENT|PATIENTE|NAM|RAMQ|DDN|DOB|BORN|NOM|NAME|MRN|DOSSIER"
+    "DR|DRE|DOCTEUR|DOCTEURE|DOCTOR|PROF|PROFESSEUR|PROFESSEURE|MM|MR|MS|MME|MADAME|MONSIEUR|MRS|MISS|MLLE|MADEMOISELLE|"
+    "VEUVE|EPOUSE|EPOUX|CONJOINT|CONJOINTE|MARI|FEMME|FILS|FILLE|MERE|PERE|FRERE|SOEUR|TUTEUR|TUTRICE|WIFE|HUSBAND|SON|"
+    "DAUGHTER|MOTHER|FATHER|BROTHER|SISTER|GUARDIAN|MD|RN|INF|INFIRMIER|INFIRMIERE|NURSE|TECH|TECHNO|TECHNOLOGUE|"
+    "PATIENT|PATIENTE|NE|NEE|BORN|BIRTH|NAISSANCE|BIRTHDAY|DDN|DOB|NAM|RAMQ|NOM|PRENOM|NAME|SURNAME|MRN|DOSSIER|NAS|SIN|"
+    "SSN|ID|TEL|TELEPHONE|PHONE|CELL|CELLULAIRE|FAX|POSTE|COURRIEL|EMAIL|RUE|AVENUE|BOULEVARD|BOUL|CHEMIN|RANG|STREET|"
+    "APP|APT|ADRESSE|ADDRESS|CASIER"
 )
 _PATTERNS = re.compile(
     "|".join(
         (
-            r"[A-Z]{3,4}[ -]?\d{4}[ -]?\d{4}",  # Quebec health insurance number
+            r"[A-Z]{3,4}[ .\-]{0,2}\d{4}[ .\-]{0,2}\d{4}",  # Quebec health insurance number
             r"\d{5,}",  # record, accession and telephone numbers
-            r"\d{3}[ .\-]\d{3}[ .\-]\d{3,4}|\d{3}[ .\-]\d{4}",  # telephone and social insurance numbers
+            r"(?:\d[ .\-()/+]{0,3}){7,}",  # telephone, insurance and record numbers and dates, in groups of any size
+            r"\d{3}[ .\-]\d{4}",  # a local telephone number
             r"\b[A-Z]\d[A-Z][ -]?\d[A-Z]\d\b",  # Canadian postal code
             r"\b\d{1,4}[./\-]\d{1,2}[./\-]\d{1,4}\b",  # dates in figures
-            rf"\b\d{{1,2}}(?:ER|ST|ND|RD|TH)?[ .\-]*(?:{_MONTHS})[A-Z]*[ .,\-]*(?:\d{{4}}|\d{{2}})\b",  # and in words
-            rf"\b(?:{_MONTHS})[A-Z]*[ .\-]*\d{{1,2}}[ ,.\-]+\d{{4}}\b",
-            r"@|HTTPS?:|WWW\.",
+            r"\b\d{1,2} \d{1,2} (?:19|20)\d{2}\b|\b(?:19|20)\d{2} \d{1,2} \d{1,2}\b",
+            rf"\b{_DAY}[ .\-]*(?:{_MONTHS})[A-Z]*[ .,\-]*(?:\d{{4}}|\d{{2}})\b",  # and in words
+            rf"\b(?:{_MONTHS})[A-Z]*[ .\-]*{_DAY}[ ,.\-]+\d{{2,4}}\b",
+            rf"\b\d{{4}}[ .\-]*(?:{_MONTHS})[A-Z]*[ .\-]*\d{{1,2}}\b",
+            rf"\b(?:{_MONTHS})[A-Z]*[ .,\-]*(?:19|20)\d{{2}}\b",
+            rf"\b{_DAY} ?(?:{_WHOLE_MONTHS})\b|\b(?:{_WHOLE_MONTHS}) {_DAY}\b",
+            r"\b(?:9\d|1[0-2]\d) ?-?(?:ANS|ANNEES|YEARS?|YRS?|YO|Y/O)\b",  # ages that few people reach
+            r"@|HTTPS?:|WWW\.|#|N[O°º]\.? ?\d",
             r"\^",  # parts of a person's name
             rf"\b(?:{_TITLES})\b",
+            r"\bM\.? [A-Z]{3,}",  # M. Tremblay
+            r"(?=[A-Z+/=]*\d)(?=[\d+/=]*[A-Z])[A-Z\d+/=]{10,}",  # letters and figures mixed: encoded, or a key
         )
     )
 )
+_GENERIC = frozenset(_TITLES.split("|"))
 _NAME_PARTS = re.compile(r"[\s^=,;/()\[\]<>\"]+")
 _SHORTEST = 4  # shorter tokens are looked for as whole words only
+_SHORTEST_NUMBER = 6  # shorter numbers too: three figures of a distance are no record number
+_SHORTEST_HIDDEN = 5  # of names: reversed
+_SHORTEST_SQUEEZED = 6  # without what stands between their letters
 
 
 def plain(text: str) -> str:
@@ -54,73 +76,135 @@ def plain(text: str) -> str:
 
 @cache
 def vocabulary() -> frozenset[str]:
-    """Radiology terms in French and English, DICOM's defined terms, units."""
+    """Radiology terms in French and English, DICOM's defined terms, units, manufacturers."""
     lines = (files("radia.dicom") / "rules" / "vocabulary.txt").read_text(encoding="utf-8").splitlines()
     return frozenset(plain(word) for line in lines if not line.startswith("#") for word in line.split())
 
 
 @lru_cache(maxsize=4096)
 def in_vocabulary(text: str) -> bool:
-    """Whether every word is a known term or a number of at most three figures."""
+    """Whether every word is a known term or a number of at most three figures, of which no more than six in all."""
     words = _WORDS.findall(plain(text))
-    return all(word in vocabulary() or (word.isdigit() and len(word) <= 3 and word.isascii()) for word in words)
+    figures = 0
+    for word in words:
+        if word in vocabulary():
+            continue
+        if not (word.isdigit() and word.isascii() and len(word) <= 3):
+            return False
+        figures += len(word)
+    return figures <= 6
 
 
 class Identifiers:
     """All that names the patient, the staff, the place or the instance in one source file.
 
-    `tokens` are searched for in bytes and in text wherever they stand; `short` ones as whole words in text.
+    `tokens` are searched for in bytes and in text wherever they stand, `short` ones as whole words in text. `names`
+    are those of persons: they are also looked for reversed and cut short.
     """
 
-    def __init__(self, tokens: Iterable[str], short: Iterable[str] = ()) -> None:
-        self.tokens = frozenset(tokens)
-        self.short = frozenset(short)
-        self._forms = tuple({plain(token) for token in self.tokens})
-        self._needles: tuple[bytes, ...] = ()
+    def __init__(self, tokens: Iterable[str], short: Iterable[str] = (), names: Iterable[str] = ()) -> None:
+        self.tokens = frozenset(token for token in tokens if token)
+        self.short = frozenset(plain(token) for token in short)
+        self._names = tuple({plain(name) for name in names})
+        forms = {plain(token) for token in self.tokens}
+        forms |= {name[::-1] for name in self._names if len(name) >= _SHORTEST_HIDDEN}
+        self._forms = tuple(forms)
+        self._starts = frozenset(form[:_SHORTEST] for form in forms)
+        self._figures = tuple(form for form in forms if form.isdecimal())
+        self.numbers = frozenset(int(form) for form in self._figures)
+        """Record, accession and telephone numbers of six figures and more, as numbers."""
+        self._squeezed: tuple[str, ...] | None = None
+        self._needles: tuple[bytes, ...] | None = None
 
     def named_in(self, text: str) -> bool:
-        """Whether an identifier stands in this text, whatever its case and accents."""
+        """Whether an identifier stands in this text, whatever its case, accents and punctuation."""
         form = plain(text)
-        if any(token in form for token in self._forms):
+        starts = self._starts
+        for at in range(len(form) - _SHORTEST + 1):
+            if form[at : at + _SHORTEST] in starts and any(token in form for token in self._forms):
+                return True
+        if not self.short and not self._names:
+            return False
+        words = _WORDS.findall(form)
+        if not self.short.isdisjoint(words):
             return True
-        return bool(self.short) and not self.short.isdisjoint(_WORDS.findall(form))
+        return len(words) > 1 and self._hidden(words)
+
+    def abbreviated_in(self, text: str) -> bool:
+        """Whether a word that is no term is the beginning of a person's name."""
+        words = (word for word in _WORDS.findall(plain(text)) if len(word) >= _SHORTEST and word not in vocabulary())
+        return any(name.startswith(word) for word in words for name in self._names)
+
+    def numbered_in(self, values: list[str]) -> bool:
+        """Whether a number is an identifier, or an identifier's figures stand in it or are spread over several."""
+        if not self.short.isdisjoint(values):
+            return True
+        whole = "".join(c for value in values for c in value if c.isdigit())
+        return any(figures in whole for figures in self._figures)
+
+    def _hidden(self, words: list[str]) -> bool:
+        """Identifiers written with other separators, or none: 411 85 92, O Neill, TREM-BLAY."""
+        if self._squeezed is None:
+            squeezed = {"".join(_WORDS.findall(form)) for form in self._forms}
+            self._squeezed = tuple(form for form in squeezed if len(form) >= _SHORTEST_SQUEEZED)
+        whole = "".join(words)
+        return any(form in whole for form in self._squeezed)
 
     def stand_in(self, raw: bytes | memoryview) -> bool:
         """Whether an identifier stands in these bytes, in an encoding that a DICOM file may hold it in."""
-        if self.tokens and not self._needles:
+        if len(raw) < _SHORTEST:
+            return False
+        if self._needles is None:
             self._needles = tuple({piece for token in self.tokens for piece in _encodings(token)})
-        searched = bytes(raw)
+        searched = bytes(raw).lower().replace(b"\0", b"")  # without the zeros, UTF-16 reads as Latin-1
         return any(needle in searched for needle in self._needles)
 
 
 @lru_cache(maxsize=4096)
 def _encodings(token: str) -> frozenset[bytes]:
+    """A token's bytes, ASCII letters in lower case and without zeros."""
     if token.isascii():
-        forms = {token, token.upper(), token.lower(), token.title()}
-        narrow = {form.encode() for form in forms}
-        return frozenset(narrow | ({form.encode("utf-16-le") for form in forms} if not token.isdigit() else set()))
+        return frozenset([token.lower().encode()])
     found = set()
     for form in {token, token.upper(), token.lower(), plain(token), token.title()}:
-        for encoding in ("utf-8", "utf-16-le", "latin-1", "cp850", "iso8859-5", "iso8859-7", "iso8859-8", "gb18030"):
-            try:
-                found.add(form.encode(encoding))
-            except UnicodeEncodeError:
-                continue
+        for normal in ("NFC", "NFD"):
+            composed = unicodedata.normalize(normal, form)
+            for encoding in _CHARACTER_SETS:
+                try:
+                    found.add(composed.encode(encoding).lower().replace(b"\0", b""))
+                except UnicodeEncodeError:
+                    continue
     return frozenset(found)
+
+
+_CHARACTER_SETS = (
+    "utf-8", "utf-16-le", "utf-16-be", "latin-1", "cp850", "mac-roman", "iso8859-2", "iso8859-5", "iso8859-7",
+    "iso8859-8", "gb18030", "euc-jp", "euc-kr",
+)  # fmt: skip
 
 
 def passes_scan(text: str, identifiers: Identifiers) -> bool:
     """Whether text shows neither an identifier of this file nor the pattern of any."""
-    if not text.isprintable() or _PATTERNS.search(plain(text)):
+    if not text.isprintable() or _PATTERNS.search(plain(text)) or _two_names(text):
         return False
-    return not identifiers.named_in(text)
+    return not identifiers.named_in(text) and not identifiers.abbreviated_in(text)
+
+
+def _two_names(text: str) -> bool:
+    """Two capitalised words in a row that are no terms: as the names of a person stand."""
+    before = False
+    for word in _WORDS.findall(text):
+        named = len(word) > 1 and word.isalpha() and word[0].isupper() and plain(word) not in vocabulary()
+        if named and before:
+            return True
+        before = named
+    return False
 
 
 # --- what names somebody in a source file -----------------------------------------------------------------------------
 
-_NAMING_TEXT = frozenset(["PN", "LO", "SH", "ST", "LT", "UT", "UC", "AE", "UR"])
-_SHORTEST_NUMBER = 6  # a house number is no identifier; a record number of any length is
-_NUMBERS = frozenset({0x00100020, 0x00080050, 0x00101000})
+_NAMING_TEXT = frozenset(["PN", "LO", "SH", "ST", "LT", "UT", "UC", "AE", "UR", "CS", "UN"])
+_LONG_NUMBER = 7  # figures of a telephone or insurance number, written together
 _DATED = frozenset(["DA", "DT"])
 _BIRTH = frozenset({0x00100030, 0x00100032})
 
@@ -128,14 +212,15 @@ _BIRTH = frozenset({0x00100030, 0x00100032})
 def encodings_of(dataset: Dataset, inherited: list[str]) -> list[str]:
     """The character sets that a data set declares, as Python names."""
     element = dataset.elements.get(0x00080005)
-    if element is None or not element.raw:
+    if element is None or element.items is not None or not element.raw:
         return inherited
-    found = []
-    for name in element.raw.decode("latin-1").split("\\"):
-        encoding = python_encoding.get(name.strip() or "ISO_IR 6")
-        if encoding:
-            found.append(encoding)
-    return found or inherited
+    return list(_python_encodings(element.raw)) or inherited
+
+
+@lru_cache(maxsize=256)
+def _python_encodings(raw: bytes) -> tuple[str, ...]:
+    names = (name.strip() or "ISO_IR 6" for name in raw.decode("latin-1").split("\\"))
+    return tuple(python_encoding[name] for name in names if name in python_encoding)
 
 
 def decoded(value: bytes, encodings: list[str]) -> str:
@@ -159,7 +244,7 @@ def harvest(dataset: Dataset, profile: Profile) -> Identifiers:
     """The identifiers that a file holds: every value that the profile takes away, at every depth."""
     collector = _Collector(profile)
     collector.collect(dataset, ["iso8859"])
-    return Identifiers(collector.tokens, collector.short)
+    return Identifiers(collector.tokens, collector.short, collector.names)
 
 
 class _Collector:
@@ -167,6 +252,7 @@ class _Collector:
         self.profile = profile
         self.tokens: set[str] = set()
         self.short: set[str] = set()
+        self.names: set[str] = set()
 
     def collect(self, dataset: Dataset, inherited: list[str]) -> None:
         encodings = encodings_of(dataset, inherited)
@@ -174,81 +260,103 @@ class _Collector:
             if element.items is not None:
                 for item in element.items:
                     self.collect(item, encodings)
-            elif element.fragments is None and len(element.value) <= 1024:
+            elif element.vr in _HARVESTED and 0 < len(element.value) <= 1024:
                 self._element(element, encodings)
 
     def _element(self, element: Element, encodings: list[str]) -> None:
         tag, vr = element.tag, element.vr
+        if tag >> 16 & 1:
+            return
         action = self.profile.rule(tag).action
         if action in (Action.KEEP, Action.CLEAN) and vr != "PN" and tag not in _BIRTH:
             return
-        if tag >> 16 & 1 or not element.value:
-            return
         if vr == "UI":
             for uid in element.raw.decode("latin-1").split("\\"):
-                if uid.strip() and uid not in UID_dictionary:
+                if len(uid.strip()) > _SHORTEST_NUMBER and uid.strip() not in UID_dictionary:
                     self.tokens.add(uid.strip())
         elif vr == "PN":
-            self._name(decoded(element.raw, encodings))
-        elif vr in _DATED and tag in _BIRTH:
-            self._date(element.raw.decode("latin-1").strip())
-        elif vr in _NAMING_TEXT and self._names_somebody(tag):
-            self._text(tag, decoded(element.raw, encodings))
-
-    def _names_somebody(self, tag: int) -> bool:
-        """Descriptions and comments are free prose, full of ordinary words; the rest of what goes are identifiers."""
-        return tag in _TABLED and tag not in _prose()
+            for text in _readings(element.raw, encodings):
+                self._name(text)
+        elif vr in _DATED:
+            if tag in _BIRTH:
+                self._date(element.raw.decode("latin-1").strip())
+        elif _names_somebody(tag):
+            for text in _readings(element.raw, encodings):
+                self._text(text)
 
     def _name(self, text: str) -> None:
         for part in _NAME_PARTS.split(text.replace("\\", " ")):
             word = part.strip(".'")
+            if plain(word) in _GENERIC:
+                continue
             if len(word) >= _SHORTEST and not word.isdigit():
                 self.tokens.add(word)  # a name is a name, even where it is also a word (Côté, Droit)
+                self.names.add(word)
+                if "-" in word:  # each half of Marie-Ève and of Tremblay-Roy
+                    self._name(word.replace("-", " "))
             else:
                 self._word(word)
 
-    def _text(self, tag: int, text: str) -> None:
+    def _text(self, text: str) -> None:
         for value in text.split("\\"):
             whole = value.strip()
             if len(whole) >= _SHORTEST and not in_vocabulary(whole):
-                self._whole(whole, tag)
+                self._whole(whole)
             for word in _NAME_PARTS.split(whole):
                 self._word(word.strip(".'"))
 
-    def _whole(self, value: str, tag: int) -> None:
-        if value.isdigit() and len(value) < _SHORTEST_NUMBER and tag not in _NUMBERS:
+    def _whole(self, value: str) -> None:
+        if value.isdigit() and len(value) < _SHORTEST_NUMBER:
             self.short.add(value)
             return
         self.tokens.add(value)
         if any(c.isdigit() for c in value):
             self.tokens.add(value.replace(" ", ""))
+            figures = "".join(c for c in value if c.isdigit())
+            if len(figures) >= _LONG_NUMBER:
+                self.tokens.add(figures)
 
     def _word(self, word: str) -> None:
-        if not word or in_vocabulary(word) or (word.isdigit() and len(word) < _SHORTEST_NUMBER):
+        if (
+            not word
+            or plain(word) in _GENERIC
+            or in_vocabulary(word)
+            or (word.isdigit() and len(word) < _SHORTEST_NUMBER)
+        ):
             return
         if len(word) >= _SHORTEST:
             self.tokens.add(word)
         elif len(word) >= 2 and not word.isdigit():
-            self.short.add(plain(word))
+            self.short.add(word)
 
     def _date(self, text: str) -> None:
         if len(text) >= 8 and text[:8].isdigit():
             year, month, day = text[:4], text[4:6], text[6:8]
-            self.tokens |= {f"{year}{month}{day}", f"{year}-{month}-{day}", f"{year}.{month}.{day}"}
-            self.tokens |= {f"{year}/{month}/{day}", f"{day}/{month}/{year}", f"{day}-{month}-{year}"}
+            self.tokens |= {f"{year}{month}{day}", f"{day}{month}{year}"}
+            self.tokens |= {mark.join(parts) for mark in "-./ " for parts in ((year, month, day), (day, month, year))}
+
+
+_HARVESTED = _NAMING_TEXT | _DATED | {"UI"}
+
+
+def _readings(raw: bytes, encodings: list[str]) -> set[str]:
+    """What a value may say: by its character set and, where that may be wrong, as UTF-8 and as Latin-1."""
+    if raw.isascii() and b"\x1b" not in raw:
+        return {raw.decode("ascii")}
+    found = {decoded(raw, encodings), raw.decode("latin-1")}
+    with suppress(UnicodeDecodeError):
+        found.add(raw.decode("utf-8"))
+    return found
 
 
 @cache
-def _prose() -> frozenset[int]:
+def _naming() -> frozenset[int]:
+    """Attributes that name somebody or something. Descriptions and comments are prose, full of ordinary words."""
     from radia.dicom.profile import table
 
-    return frozenset(int(row.tag, 16) for row in table() if "clean_descriptors" in row.options)
+    rows = (row for row in table() if "x" not in row.tag and row.tag != "private")
+    return frozenset(int(row.tag, 16) for row in rows if "clean_descriptors" not in row.options)
 
 
-def _tabled() -> frozenset[int]:
-    from radia.dicom.profile import table
-
-    return frozenset(int(row.tag, 16) for row in table() if "x" not in row.tag and row.tag != "private")
-
-
-_TABLED = _tabled()
+def _names_somebody(tag: int) -> bool:
+    return tag in _naming()
