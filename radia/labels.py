@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from radia.errors import LabelError, UnknownFinding
 from radia.findings import FINDINGS
@@ -105,6 +106,25 @@ def merge_reads(given: pd.DataFrame, reads: pd.DataFrame | None) -> pd.DataFrame
     if reads is None or reads.empty:
         return _as_frame(merged)
     return _as_frame(_over(merged, _with_origins(reads, READ)))
+
+
+def with_doubt(
+    targets: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    present: NDArray[np.float64],
+    *,
+    soft: float = 0.0,
+    weigh: bool = False,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Training targets and weights [n, f] that know how far labels can be trusted.
+
+    present [n, f]: the probability that the finding is truly there (1 and 0 where it was read). soft: the part of the
+    target that is this probability instead of the label (a label smoothed by evidence; Northcutt et al., JAIR 2021, use
+    it to prune, Müller et al. 2019 smooth without it). weigh: a cell weighs as much as its label is likely to be right.
+    """
+    doubted = (1 - soft) * targets + soft * present
+    right = np.where(targets >= 0.5, present, 1 - present) if weigh else np.ones_like(present)
+    return doubted.astype(np.float32), (weights * right).astype(np.float32)
 
 
 # --- joining --------------------------------------------------------------------------------------------------------

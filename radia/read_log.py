@@ -250,13 +250,13 @@ def disagreements(log: pd.DataFrame, *, readers_needed: int = 2) -> dict[str, st
 
 
 def true_labels(log: pd.DataFrame, *, readers_needed: int = 1) -> pd.DataFrame:
-    """What was decided, by study: id, findings (NaN: not decided), readers (the fewest behind a decided cell), queue
-    and sampling_probability as recorded. For training; estimates take `gold`.
+    """What was decided, by study: id, findings (NaN: not decided), readers (the fewest behind a decided cell), queue,
+    sampling_probability and source as recorded. For training; estimates take `gold`.
     """
     decided = decide(log, readers_needed=readers_needed)
     known = decided[decided["value"].notna()]
     wide = known.pivot(index="id", columns="finding", values="value").rename_axis(columns=None)
-    asked = log[log["role"] == READER].drop_duplicates("id").set_index("id")[["queue", "sampling_probability"]]
+    asked = log[log["role"] == READER].drop_duplicates("id").set_index("id")[["queue", "sampling_probability", "source"]]
     return wide.assign(readers=known.groupby("id")["readers"].min()).join(asked).reset_index()
 
 

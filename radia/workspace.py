@@ -102,6 +102,11 @@ class Workspace:
         return self.reads / "log.parquet"
 
     @property
+    def gold_reads(self) -> Path:
+        """What was decided of the evaluation queue, with sampling probabilities: all that estimates may use."""
+        return self.reads / "gold.parquet"
+
+    @property
     def models(self) -> Path:
         """Checkpoints: `base/`, `candidate/`."""
         return self.root / "models"

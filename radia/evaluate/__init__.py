@@ -5,6 +5,8 @@ The metrics themselves are in radia/metrics.py, the estimates under label noise 
 
 from radia.evaluate.candidate import comparison_rows, evaluate_candidate, headline, sentence
 from radia.evaluate.files import evaluate_files
+from radia.evaluate.noisy import under_noise
+from radia.evaluate.noisy_page import noisy_section
 from radia.evaluate.page import Picture, Section, draw_figures, write_report
 
 __all__ = [
@@ -15,6 +17,8 @@ __all__ = [
     "evaluate_candidate",
     "evaluate_files",
     "headline",
+    "noisy_section",
     "sentence",
+    "under_noise",
     "write_report",
 ]

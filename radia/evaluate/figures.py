@@ -184,7 +184,7 @@ def three_ways(rows: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]
 def _lowest(rows: Mapping[str, Any], metric: str) -> float:
     values = [entry[metric]["value"] for ways in rows.values() for entry in ways.values()]
     known = [value for value in values if value is not None]
-    return max(0.0, min([0.45, *(value - 0.15 for value in known)]))
+    return float(max(0.0, min([0.45, *(value - 0.15 for value in known)])))
 
 
 FIGURES: dict[str, tuple[str, Callable[[Evaluation, Mapping[str, str]], Figure]]] = {

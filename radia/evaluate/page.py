@@ -44,6 +44,7 @@ def write_report(
     title: str = "Evaluation of the candidate",
     subtitle: str = "",
     decision: Decision | None = None,
+    leading: Sequence[Section] = (),
     sections: Sequence[Section | tuple[str, str]] = (),
     pictures: Sequence[Picture] = (),
     pictures_title: str = "The worst misses, and where the candidate looked",
@@ -51,7 +52,8 @@ def write_report(
 ) -> Path:
     """Writes folder/report.html and folder/figures/<name>.png; returns the page's path.
 
-    evaluation: the dict of `evaluate_candidate`. The page refers to nothing outside itself.
+    evaluation: the dict of `evaluate_candidate`. leading: sections above the figures; sections: below them. The page
+    refers to nothing outside its folder.
     """
     drawn = draw_figures(evaluation, names)
     extra = [s if isinstance(s, Section) else Section(*s) for s in sections]
@@ -61,7 +63,7 @@ def write_report(
         partial.mkdir()
         for name, png in drawn.items():
             (partial / f"{name}.png").write_bytes(png)
-    page = _page(evaluation, title, subtitle, decision, drawn, extra, names)
+    page = _page(evaluation, title, subtitle, decision, drawn, leading, extra, names)
     with written_whole(folder / "report.html") as partial:
         partial.write_text(page, encoding="utf-8")
     return folder / "report.html"
@@ -87,6 +89,7 @@ def _page(
     subtitle: str,
     decision: Decision | None,
     drawn: Mapping[str, bytes],
+    leading: Sequence[Section],
     sections: Sequence[Section],
     names: Mapping[str, str],
 ) -> str:
@@ -97,17 +100,28 @@ def _page(
     ]
     if decision is not None:
         parts.append(_gate_html(decision))
+    parts += map(section_html, leading)
     for name, (heading, _) in figures.FIGURES.items():
         if name in drawn:
-            parts.append(f"<section><h2>{heading}</h2>{_NOTES.get(name, '')}{_img(drawn[name], heading)}</section>")
+            parts.append(f"<section><h2>{heading}</h2>{_NOTES.get(name, '')}{img_html(drawn[name], heading)}</section>")
         if name == "final_results":
             parts.append(_table_html(evaluation, names))
-    parts += [f"<section><h2>{escape(section.title)}</h2>{section.html}</section>" for section in sections]
+    parts += map(section_html, sections)
+    return document(title, "".join(parts))
+
+
+def document(title: str, body: str) -> str:
+    """A whole page in the style of the report."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_CSS}</style></head><body><main>{''.join(parts)}</main></body></html>"
+        f"<title>{escape(title)}</title><style>{_CSS}</style></head><body><main>{body}</main></body></html>"
     )
+
+
+def section_html(section: Section) -> str:
+    """A section with its heading."""
+    return f"<section><h2>{escape(section.title)}</h2>{section.html}</section>"
 
 
 def _tiles(evaluation: Mapping[str, Any], names: Mapping[str, str]) -> str:
@@ -215,7 +229,7 @@ _NOTES = {
 def _figure_html(picture: Picture) -> str:
     base = _rgb(picture.image)
     shown_images = [base] if picture.heat is None else [base, overlay(base, picture.heat)]
-    images = "".join(_img(_encode(pixels), picture.caption) for pixels in shown_images)
+    images = "".join(img_html(_encode(pixels), picture.caption) for pixels in shown_images)
     return f"<figure><div>{images}</div><figcaption>{escape(picture.caption)}</figcaption></figure>"
 
 
@@ -245,7 +259,8 @@ def _encode(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _img(png: bytes, alt: str) -> str:
+def img_html(png: bytes, alt: str) -> str:
+    """An image inside the page."""
     return f'<img alt="{escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
@@ -262,6 +277,8 @@ h2{font-size:20px;margin:56px 0 10px;padding-top:18px;border-top:1px solid #e3e7
 .tile{border:1px solid #e3e7ee;border-radius:10px;padding:14px 18px;display:flex;flex-direction:column}
 .tile span{color:#5b6577;font-size:14px}.tile b{font-size:32px;line-height:1.25;font-weight:650}
 .tile small{font-size:13.5px;color:#5b6577}
+ul.plain{margin:4px 0 14px;padding-left:20px}
+.banner{border-left:5px solid #8a5a00;background:#fdf6e7;padding:8px 16px;margin:14px 0}
 .good,.tile small.good{color:#1b7f4b}.bad,.tile small.bad{color:#b3261e}.open{color:#8a5a00}
 .verdict{font-size:18px;font-weight:600;margin:6px 0 16px}
 .note{color:#5b6577;font-size:14.5px;margin:4px 0 14px}

@@ -115,7 +115,7 @@ def check(run: Run) -> Outcome:
             "blocking": report.blocking,
         }
 
-    inputs = _manifest_inputs(site) | _label_inputs(site) | {"settings": run.settings.quality.digest()}
+    inputs = _manifest_inputs(site) | label_inputs(site) | {"settings": run.settings.quality.digest()}
     return once(run, "check", inputs=inputs, produces=[target], work=work)
 
 
@@ -155,7 +155,7 @@ def snapshot(run: Run) -> Outcome:
             "split": {side: int(split.get(side, 0)) for side in ("train", "validation", "test")},
         }
 
-    inputs = _manifest_inputs(site) | _label_inputs(site) | read_inputs(site)
+    inputs = _manifest_inputs(site) | label_inputs(site) | read_inputs(site)
     inputs["withdrawn"] = digests.of_json(sorted(withdrawn_patients(run.ledger)))
     inputs["settings"] = run.settings.snapshot.digest()
     return once(run, "snapshot", inputs=inputs, produces=[target], work=work)
@@ -353,7 +353,8 @@ def _manifest_inputs(site: Workspace) -> dict[str, str]:
     return {f"manifest/{path.stem}": digests.of_file(path) for path in sorted(site.manifest.glob("*.parquet"))}
 
 
-def _label_inputs(site: Workspace) -> dict[str, str]:
+def label_inputs(site: Workspace) -> dict[str, str]:
+    """The digests of the labels as given, for the inputs of steps that use them."""
     return {f"labels/{path.stem}": digests.of_file(path) for path in sorted(site.labels.glob("*.parquet"))}
 
 

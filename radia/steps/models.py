@@ -14,9 +14,10 @@ from radia import digests
 from radia.errors import SnapshotError
 from radia.findings import FINDINGS, training_targets
 from radia.settings import LabelSettings
-from radia.steps.data import blind_reads, current_snapshot, read_inputs
+from radia.steps.data import blind_reads, current_snapshot, label_inputs, read_inputs
+from radia.steps.reads import gold_inputs, gold_reads, test_studies
 from radia.steps.run import Outcome, Run, Work, once, recorded
-from radia.workspace import written_whole
+from radia.workspace import Workspace, written_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,24 +81,21 @@ def suspects(run: Run) -> Outcome:
 
     def work() -> tuple[dict[str, str], dict[str, Any]]:
         features = _predict(run, site.models / "base", frozen, "suspects").features
-        given = _given_by_image(frozen)
-        probabilities = out_of_fold(
-            features,
-            given.fillna(0.0).to_numpy(),
-            frozen.images["patient"].to_numpy(),
-            folds=run.settings.suspects.folds,
-            seed=run.settings.seed,
-        )
+        given = _given_by_image(run, frozen)
+        labels, patients = given.fillna(0.0).to_numpy(), frozen.images["patient"].to_numpy()
+        settings = {"folds": run.settings.suspects.folds, "seed": run.settings.seed}
+        probabilities = out_of_fold(features, labels, patients, **settings)
+        # What training may use has seen no label of the test side.
+        outside = frozen.images["split"].to_numpy() != "test"
+        probabilities[outside] = out_of_fold(features[outside], labels[outside], patients[outside], **settings)
         by_study = pd.DataFrame(probabilities, index=given.index, columns=list(FINDINGS)).groupby(level=0).mean()
         known = given.groupby(level=0).first().fillna(0.0)
-        reads = blind_reads(site)
-        ranked = find_suspects(
-            known, by_study, reads=reads.set_index("study") if reads is not None else None, seed=run.settings.seed
-        )
+        ranked = find_suspects(known, by_study, reads=_training_reads(site, frozen), seed=run.settings.seed)
         with written_whole(site.suspects) as folder:
             folder.mkdir()
             ranked.to_parquet(folder / "suspects.parquet", index=False)
             by_study.rename_axis("study").reset_index().to_parquet(folder / "probabilities.parquet", index=False)
+            _present(ranked).to_parquet(folder / "present.parquet", index=False)
         likely = int((ranked["probability"] > 0.5).sum())
         return {"suspects": digests.of_file(target)}, {"labels": len(ranked), "likely_wrong": likely}
 
@@ -105,9 +103,10 @@ def suspects(run: Run) -> Outcome:
         "snapshot": frozen.digest,
         "base": digests.of_folder(site.models / "base"),
         "settings": run.settings.suspects.digest(),
+        **label_inputs(site),
         **read_inputs(site),
     }
-    return once(run, "suspects", inputs=inputs, produces=[target], work=work)
+    return once(run, "suspects", inputs=inputs, produces=[target, site.suspects / "present.parquet"], work=work)
 
 
 def finetune(run: Run) -> Outcome:
@@ -121,8 +120,8 @@ def finetune(run: Run) -> Outcome:
 
     def work() -> tuple[dict[str, str], dict[str, Any]]:
         model, base = load_checkpoint(site.models / "base")
-        targets, weights = _targets(frozen, settings.labels)
         side = frozen.images["split"].to_numpy()
+        targets, weights = _doubted(run, frozen, *_targets(frozen, settings.labels), rows=side == "train")
         store = ImageStore(site.images)
         ids = frozen.images["image"].to_numpy()
         result = fit(
@@ -147,6 +146,7 @@ def finetune(run: Run) -> Outcome:
         "settings": settings.finetune.digest(),
         "labels": settings.labels.digest(),
         "seed": str(settings.seed),
+        **doubt_inputs(run),
     }
     return once(run, "finetune", inputs=inputs, produces=[target / "model.safetensors"], work=work)
 
@@ -168,25 +168,36 @@ def evaluate(run: Run) -> Outcome:
         candidate = _predict(run, site.models / "candidate", frozen, "evaluate", only=held_out).probabilities
         rows = frozen.images[held_out].reset_index(drop=True)
         truth = _given_truth(frozen, run.settings.labels)[held_out]
+        limits = {
+            f"{name}_thresholds": read_checkpoint(site.models / name).thresholds for name in ("base", "candidate")
+        }
+        gold = gold_reads(site, test_studies(frozen))
         result = domain.evaluate_candidate(
             truth,
             base.astype(float),
             candidate.astype(float),
-            base_thresholds=read_checkpoint(site.models / "base").thresholds,
-            candidate_thresholds=read_checkpoint(site.models / "candidate").thresholds,
+            base_thresholds=limits["base_thresholds"],
+            candidate_thresholds=limits["candidate_thresholds"],
             patients=rows["patient"].to_numpy(),
             groups=rows[["site", "sex", "age_band", "view", "manufacturer"]],
             settings=run.settings.evaluate,
             seed=run.settings.seed,
+            estimates={} if gold is None else _under_noise(run, frozen, rows, base, candidate, gold, limits),
         )
+        result["gold_reads"] = 0 if gold is None else len(gold)
         with written_whole(site.evaluation) as folder:
             folder.mkdir()
+            for used in (site.gold_reads, site.suspects / "present.parquet"):
+                if used.is_file():
+                    shutil.copyfile(used, folder / used.name)
             (folder / "metrics.json").write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
             (folder / "settings.json").write_text(run.settings.model_dump_json(indent=1) + "\n")
             _predictions_table(rows, base, candidate).to_parquet(folder / "predictions.parquet", index=False)
             decision = decide(result, run.settings.gate)
             pictures = _worst_misses(run, rows, truth, candidate)
-            domain.write_report(folder, result, decision=decision, pictures=pictures)
+            domain.write_report(
+                folder, result, decision=decision, pictures=pictures, leading=[domain.noisy_section(result)]
+            )
         return {"metrics": digests.of_file(target)}, domain.headline(result)
 
     inputs = {
@@ -195,7 +206,7 @@ def evaluate(run: Run) -> Outcome:
         "candidate": digests.of_folder(site.models / "candidate"),
         "settings": run.settings.evaluate.digest(),
         "gate": run.settings.gate.digest(),
-        **read_inputs(site),
+        **gold_inputs(site),
     }
     return once(run, "evaluate", inputs=inputs, produces=[target], work=work)
 
@@ -337,10 +348,97 @@ def _predict(run: Run, checkpoint: Path, frozen: Snapshot, step: str, only: Mask
     return predict(model, chunks())
 
 
-def _given_by_image(frozen: Snapshot) -> pd.DataFrame:
+def _given_by_image(run: Run, frozen: Snapshot) -> pd.DataFrame:
+    """The labels as they were given, before any read, [n_images, 14] by study."""
     import pandas as pd
 
-    return pd.DataFrame(frozen.labels_matrix(), index=frozen.images["study"], columns=list(FINDINGS))
+    given = pd.read_parquet(run.workspace.labels / "given.parquet").set_index("study")[list(FINDINGS)]
+    return given.reindex(frozen.images["study"])
+
+
+def _training_reads(site: Workspace, frozen: Snapshot) -> pd.DataFrame | None:
+    """What was decided of studies that are not on the test side, by study: the only reads that training may see."""
+    reads = blind_reads(site)
+    if reads is None:
+        return None
+    images = frozen.images
+    outside = set(images.loc[images["split"] != "test", "study"])
+    kept = reads[reads["study"].isin(outside)].set_index("study")[list(FINDINGS)]
+    return kept if len(kept) else None
+
+
+def _present(ranked: pd.DataFrame) -> pd.DataFrame:
+    """P(truly present) by study, from the probability that a label is wrong: `study` and the findings."""
+    import numpy as np
+
+    from radia.suspects import UNCERTAIN_AS
+
+    taken = np.where(ranked["given"] == -1, ranked["finding"].map(UNCERTAIN_AS).fillna(0.0), ranked["given"])
+    cells = ranked.assign(present=np.where(taken == 1, 1 - ranked["probability"], ranked["probability"]))
+    wide = cells.pivot(index="id", columns="finding", values="present").rename_axis(index="study", columns=None)
+    return wide[list(FINDINGS)].reset_index()
+
+
+def _doubted(
+    run: Run, frozen: Snapshot, targets: NDArray[np.float32], weights: NDArray[np.float32], *, rows: Mask
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Targets and weights with what is known of wrong labels, as params.yaml asks for; only in these rows."""
+    import pandas as pd
+
+    from radia.labels import with_doubt
+
+    settings = run.settings
+    if not doubt_inputs(run):
+        return targets, weights
+    present = pd.read_parquet(run.workspace.suspects / "present.parquet").set_index("study")
+    known = present.reindex(frozen.images["study"][rows])[list(FINDINGS)].to_numpy(float)
+    if len(known) and (known != known).any():
+        raise SnapshotError("the suspects are of another snapshot: run `radia suspects` again")
+    targets, weights = targets.copy(), weights.copy()
+    targets[rows], weights[rows] = with_doubt(
+        targets[rows], weights[rows], known, soft=settings.labels.soft, weigh=settings.suspects.weights
+    )
+    return targets, weights
+
+
+def doubt_inputs(run: Run) -> dict[str, str]:
+    """The digest of the probabilities that soft labels and weights rest on, where params.yaml asks for either."""
+    if not (run.settings.labels.soft or run.settings.suspects.weights):
+        return {}
+    path = run.workspace.suspects / "present.parquet"
+    if not path.is_file():
+        raise SnapshotError("soft labels and weights need suspects: run `radia suspects` first")
+    return {"present": digests.of_file(path), "weights": str(run.settings.suspects.weights)}
+
+
+def _under_noise(
+    run: Run,
+    frozen: Snapshot,
+    rows: pd.DataFrame,
+    base: NDArray[np.float32],
+    candidate: NDArray[np.float32],
+    gold: pd.DataFrame,
+    limits: Mapping[str, Mapping[str, float]],
+) -> dict[str, Any]:
+    """The two models estimated with the reads, by study: the mean of a study's images stands for it."""
+    import pandas as pd
+
+    from radia.evaluate import under_noise
+
+    base_by_study, candidate_by_study = (
+        pd.DataFrame(values.astype(float), columns=list(FINDINGS)).groupby(rows["study"].to_numpy()).mean()
+        for values in (base, candidate)
+    )
+    given = frozen.labels.set_index("study").loc[base_by_study.index, list(FINDINGS)]
+    return under_noise(
+        given,
+        base_by_study,
+        candidate_by_study,
+        gold,
+        base_thresholds=limits["base_thresholds"],
+        candidate_thresholds=limits["candidate_thresholds"],
+        seed=run.settings.seed,
+    )
 
 
 def _given_truth(frozen: Snapshot, settings: LabelSettings) -> NDArray[np.float64]:

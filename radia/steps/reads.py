@@ -106,7 +106,7 @@ def add_reads(
         new = log.iloc[0 if before is None else len(before) :]
         if len(new):
             _write(log, site.read_log)
-            _write(_decided(log, run.settings.reads.readers), site.reads / "reads.parquet")
+            _settle(run, log)
             run.ledger.append(
                 Action.READ,
                 actor=run.actor,
@@ -120,7 +120,7 @@ def add_reads(
                     "model_visible": model_visible,
                 },
                 subjects=new["id"].unique(),
-                files=file_digests(site, [site.read_log, site.reads / "reads.parquet"]),
+                files=file_digests(site, [site.read_log, site.reads / "reads.parquet", site.gold_reads]),
             )
     return {**summary(log), "new": len(new)}
 
@@ -176,8 +176,6 @@ class HeldOut:
     given: pd.DataFrame
     probabilities: pd.DataFrame
     gold: pd.DataFrame | None
-    beyond_reach: int
-    """Studies that no draw could have chosen: they came after it."""
 
 
 def held_out(run: Run, frozen: Snapshot, probabilities: pd.DataFrame | None = None) -> HeldOut:
@@ -196,35 +194,23 @@ def held_out(run: Run, frozen: Snapshot, probabilities: pd.DataFrame | None = No
         probabilities = pd.read_parquet(path).set_index("study")
     known = [study for study in studies if study in probabilities.index]
     given = frozen.labels.set_index("study").loc[known, list(FINDINGS)]
-    gold, beyond = gold_reads(run, known)
-    return HeldOut(given, probabilities.loc[known, list(FINDINGS)], gold, beyond)
+    return HeldOut(given, probabilities.loc[known, list(FINDINGS)], gold_reads(site, known))
 
 
-def gold_reads(run: Run, studies: list[str]) -> tuple[pd.DataFrame | None, int]:
-    """The reads of these studies that estimates may use, or None; and how many studies no draw could have chosen."""
+def gold_reads(site: Workspace, studies: list[str]) -> pd.DataFrame | None:
+    """The reads of these studies that estimates may use (`radia.read_log.gold`), or None where there are none."""
     import pandas as pd
 
-    from radia.read_log import gold
-
-    site = run.workspace
-    log = read_log(site)
-    if log is None or not site.read_designs.is_file():
-        return None, 0
-    designs = pd.read_parquet(site.read_designs)
-    found = gold(log, read_queue(site), designs, readers_needed=run.settings.reads.readers)
-    found = found[found["id"].isin(studies) & (found["sampling_probability"] > 0)].reset_index(drop=True)
-    if found.empty:
-        return None, 0
-    for finding in FINDINGS:
-        if finding not in found:
-            found[finding] = float("nan")
-    return found, len(set(studies) - set(designs["id"]))
+    if not site.gold_reads.is_file():
+        return None
+    found = pd.read_parquet(site.gold_reads)
+    found = found[found["id"].isin(studies)].reset_index(drop=True)
+    return found if len(found) else None
 
 
 def gold_inputs(site: Workspace) -> dict[str, str]:
-    """Digests of what gold_reads takes, for the inputs of steps that use it."""
-    paths = {"read log": site.read_log, "read queue": site.read_queue, "read designs": site.read_designs}
-    return {name: digests.of_file(path) for name, path in paths.items() if path.is_file()}
+    """The digest of the reads that estimates use, for the inputs of steps that make some."""
+    return {"reads": digests.of_file(site.gold_reads)} if site.gold_reads.is_file() else {}
 
 
 def test_studies(frozen: Snapshot) -> list[str]:
@@ -300,12 +286,22 @@ def _waiting(run: Run) -> int:
     return int((states["state"] != SETTLED).sum())
 
 
-def _decided(log: pd.DataFrame, readers: int) -> pd.DataFrame:
-    from radia.read_log import true_labels
+def _settle(run: Run, log: pd.DataFrame) -> None:
+    """What the log decides: for training (every study), and for estimates (the evaluation queue, with its weights)."""
+    import pandas as pd
 
-    labels = true_labels(log, readers_needed=readers).rename(columns={"id": "study"})
+    from radia.read_log import gold, true_labels
+
+    site, needed = run.workspace, run.settings.reads.readers
+    decided = true_labels(log, readers_needed=needed).rename(columns={"id": "study"})
+    _write(_all_findings(decided, "study"), site.reads / "reads.parquet")
+    known = gold(log, read_queue(site), pd.read_parquet(site.read_designs), readers_needed=needed)
+    _write(_all_findings(known, "id"), site.gold_reads)
+
+
+def _all_findings(labels: pd.DataFrame, key: str) -> pd.DataFrame:
     missing = {finding: float("nan") for finding in FINDINGS if finding not in labels}
-    return labels.assign(**missing)[["study", *FINDINGS, "readers", "queue", "sampling_probability"]]
+    return labels.assign(**missing)[[key, *FINDINGS, "readers", "queue", "sampling_probability", "source"]]
 
 
 def _pictures(site: Workspace) -> dict[str, str]:

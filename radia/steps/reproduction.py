@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -53,9 +54,9 @@ class Reproduced:
 def restore(run: Run, model: str, target: Path) -> Restored:
     """Writes what a registered model was trained and judged on below `target`, a new data folder.
 
-    There: `archive/` (the exact snapshot and its shards, from DVC), `models/base`, `params.yaml`, and reads where there
-    were some. Raises UnknownId, RegistryError, SnapshotError; NotReproducible where a part is gone or is not the
-    recorded one, or where the folder is in use.
+    There: `archive/` (the exact snapshot and its shards, from DVC), `models/base`, `params.yaml`, and the reads and
+    probabilities that were used. Raises UnknownId, RegistryError, SnapshotError; NotReproducible where a part is gone
+    or is not the recorded one, or where the folder is in use.
     """
     from radia import snapshot
     from radia.trace import events_behind
@@ -71,7 +72,8 @@ def restore(run: Run, model: str, target: Path) -> Restored:
     snapshot.restore(run.workspace.archive, digest, site.archive)
     base = _recorded_base(run, trained.inputs["base"])
     shutil.copytree(base, site.models / "base")
-    _bring_reads(run.workspace, site, judged)
+    _bring(run, model, judged.inputs.get("reads"), site.gold_reads)
+    _bring(run, model, trained.inputs.get("present"), site.suspects / "present.parquet")
     (target / "params.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
     with written_whole(site.current_snapshot) as partial:
         partial.write_text(json.dumps({"snapshot": digest}) + "\n")
@@ -141,16 +143,17 @@ def _recorded_base(run: Run, digest: str) -> Path:
     )
 
 
-def _bring_reads(source: Workspace, target: Workspace, judged: Event) -> None:
-    """The reads that the evaluation used, where it used some."""
-    wanted = judged.inputs.get("reads")
+def _bring(run: Run, model: str, wanted: str | None, target: Path) -> None:
+    """A table that a step used, if it used it, as MLflow keeps it beside the evaluation."""
     if wanted is None:
         return
-    kept = source.reads / "reads.parquet"
-    if not kept.is_file() or digests.of_file(kept) != wanted:
-        raise NotReproducible("the reads that the evaluation used have changed since: they cannot be brought back")
-    target.reads.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(kept, target.reads / kept.name)
+    from radia import registry
+
+    content = registry.artefact(run.workspace, registry.find(run.workspace, model), f"evaluation/{target.name}")
+    if hashlib.sha256(content).hexdigest() != wanted:
+        raise NotReproducible(f"what MLflow keeps of {model} as {target.name} is not what was used")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content)
 
 
 def _differences(recorded: Any, made: Any) -> list[float]:

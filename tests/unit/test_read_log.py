@@ -186,7 +186,7 @@ class TestTrueLabels:
         labels = true_labels(TWO, readers_needed=2).set_index("id")
         assert labels.index.tolist() == ["a"]
         assert labels.loc["a"].to_dict() == {
-            "Edema": 1.0, "readers": 2, "queue": "evaluation", "sampling_probability": 0.2,
+            "Edema": 1.0, "readers": 2, "queue": "evaluation", "sampling_probability": 0.2, "source": "file",
         }  # fmt: skip
 
     def test_reads_chosen_by_the_model_cannot_be_estimated_from(self) -> None:
