@@ -326,6 +326,13 @@ def find(site: Workspace, model: str) -> Version:
         return _find(client, model)
 
 
+def has(site: Workspace, uri: str) -> bool:
+    """Whether an alias such as `mlflow:cxr@previous` stands for a version."""
+    name, _, alias = uri.removeprefix("mlflow:").partition("@")
+    with _registry(site) as client:
+        return alias in _aliases(client, name)
+
+
 def checkpoint_folder(site: Workspace, uri: str) -> Path:
     """The checkpoint's folder of `mlflow:cxr@champion` or `mlflow:cxr-candidate/3`: where MLflow keeps it, or a copy.
 

@@ -117,6 +117,11 @@ class Workspace:
         return self.root / "evaluation"
 
     @property
+    def external(self) -> Path:
+        """One folder a set from elsewhere: its images as models see them, and what models said of them."""
+        return self.root / "external"
+
+    @property
     def monitoring(self) -> Path:
         """One folder a batch: how it differs from what the model in use was made on; `proposal.json`."""
         return self.root / "monitoring"

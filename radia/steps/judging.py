@@ -1,0 +1,172 @@
+"""What an evaluation looks at beside held-out patients: sets from elsewhere, further models, heat maps on regions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from radia import digests
+from radia.steps.data import current_snapshot
+from radia.steps.run import Run
+from radia.workspace import written_whole
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from radia.evaluate.external import ExternalSet
+    from radia.localisation import Region
+    from radia.public_data import PackedImages
+
+BASE, CANDIDATE = "base", "candidate"
+IN_USE, PREVIOUS = "model in use", "previous model"
+HERE = "held-out patients"
+"""How the models beside base and candidate, and the site's own images, are named in an evaluation."""
+
+
+def models_of(run: Run) -> dict[str, Path]:
+    """The checkpoints that an evaluation compares, by name: base and candidate, and beside them the model in use where
+    it is not the base, and the one in use before it.
+    """
+    from radia import registry
+
+    models = {BASE: run.workspace.models / BASE, CANDIDATE: run.workspace.models / CANDIDATE}
+    known = {digests.of_folder(folder) for folder in models.values()}
+    for name, alias in ((IN_USE, registry.CHAMPION), (PREVIOUS, registry.PREVIOUS)):
+        uri = f"mlflow:{registry.MODEL}@{alias}"
+        if registry.has(run.workspace, uri):
+            folder = registry.checkpoint_folder(run.workspace, uri)
+            if digests.of_folder(folder) not in known:
+                models[name] = folder
+                known.add(digests.of_folder(folder))
+    return models
+
+
+def external(run: Run, models: Mapping[str, Path]) -> dict[str, Any]:
+    """The evaluation of every set that params.yaml names under evaluate.external, by its name.
+
+    Each is the dict of `evaluate_candidate`, with `heat_maps` where people drew regions. Raises LabelError.
+    """
+    from radia.evaluate.external import evaluate_external, open_external
+    from radia.model import read_checkpoint
+
+    out: dict[str, Any] = {}
+    for name, settings in run.settings.evaluate.external.items():
+        found = open_external(name, settings)
+        images = _packed(run, found)
+        out[name] = evaluate_external(
+            found,
+            {model: _predicted(run, folder, found, images) for model, folder in models.items()},
+            thresholds={model: read_checkpoint(folder).thresholds for model, folder in models.items()},
+            settings=run.settings.evaluate,
+            seed=run.settings.seed,
+        )
+        if found.regions:
+            patients = dict(zip(found.public.ids.tolist(), found.public.patients.tolist(), strict=True))
+            out[name]["heat_maps"] = {
+                model: _localised(run, models[model], found.regions, images.read, patients, None)
+                for model in (BASE, CANDIDATE)
+            }
+    return out
+
+
+def heat_maps(run: Run, models: Mapping[str, Path]) -> dict[str, Any]:
+    """How well heat maps agree with the regions drawn on the site's held-out images: {model: summary}.
+
+    Empty where params.yaml names no file under evaluate.regions. Raises LabelError.
+    """
+    from radia.images import ImageStore
+    from radia.localisation import read_regions
+
+    if not run.settings.evaluate.regions:
+        return {}
+    frozen = current_snapshot(run)
+    held_out = frozen.images[frozen.images["split"] == "test"]
+    regions, shapes = _by_image(run, read_regions(_regions_file(run)), held_out)
+    patients = dict(zip(held_out["image"], held_out["patient"], strict=True))
+    read = ImageStore(run.workspace.images).read
+    return {name: _localised(run, models[name], regions, read, patients, shapes) for name in (BASE, CANDIDATE)}
+
+
+def external_inputs(run: Run) -> dict[str, str]:
+    """Digests of the tables behind the external sets and regions, for the record of the evaluation's inputs."""
+    inputs = {}
+    for name, settings in run.settings.evaluate.external.items():
+        folder = Path(settings.images.partition(":")[2])
+        tables = [*folder.glob("*.csv"), *folder.glob("*.json"), *folder.glob("*.txt")]
+        tables += [*Path(settings.readers).glob("*.csv")] if settings.readers else []
+        tables += [Path(settings.regions)] if settings.regions else []
+        inputs[f"external/{name}"] = digests.of_json([[path.name, digests.of_file(path)] for path in sorted(tables)])
+    if run.settings.evaluate.regions:
+        inputs["regions"] = digests.of_file(_regions_file(run))
+    return inputs
+
+
+def _regions_file(run: Run) -> Path:
+    return run.workspace.root / run.settings.evaluate.regions
+
+
+def _by_image(
+    run: Run, regions: Iterable[Region], held_out: pd.DataFrame
+) -> tuple[list[Region], dict[str, tuple[int, int]]]:
+    """Regions by accession number as regions of held-out images, and the shapes of their films."""
+    from dataclasses import replace
+
+    from radia.dicom.pseudonyms import Pseudonymizer, load_key
+    from radia.manifest import load
+
+    pseudonymizer = Pseudonymizer(load_key(run.workspace.key_file))
+    known = load(run.workspace.manifest).set_index("image").loc[held_out["image"]].reset_index()
+    single = known[~known["accession"].duplicated(keep=False)]  # of two films of a study a box does not say which
+    image_of = dict(zip(single["accession"], single["image"], strict=True))
+    named = ((pseudonymizer.accession(region.image), region) for region in regions)
+    placed = [replace(region, image=image_of[number]) for number, region in named if number in image_of]
+    shapes = {row["image"]: (int(row["rows"]), int(row["columns"])) for row in single.to_dict("records")}
+    return placed, shapes
+
+
+def _localised(
+    run: Run,
+    model: Path,
+    regions: Iterable[Region],
+    read: Any,
+    patients: Mapping[str, str],
+    shapes: Mapping[str, tuple[int, int]] | None,
+) -> dict[str, Any]:
+    from radia.localisation import pointed, summary
+    from radia.model import load_checkpoint
+
+    network, _ = load_checkpoint(model)
+    rows = pointed(network, read, list(regions), patients=patients, shapes=shapes, progress=run.ticker("heat maps"))
+    return summary(rows)
+
+
+def _packed(run: Run, found: ExternalSet) -> PackedImages:
+    from radia.public_data import pack
+
+    folder = run.workspace.external / digests.of_json(found.name)[:12] / "images"
+    return pack(found.public, folder, side=run.settings.images.side, progress=run.ticker(found.name))
+
+
+def _predicted(run: Run, model: Path, found: ExternalSet, images: PackedImages) -> NDArray[np.float64]:
+    """Probabilities [n, 14] of a checkpoint on a set; kept, because the model in use is asked again and again."""
+    import numpy as np
+
+    from radia.model import load_checkpoint
+    from radia.predict import predict
+
+    asked = digests.of_json([digests.of_folder(model), images.side, found.public.ids.tolist()])
+    kept = run.workspace.external / digests.of_json(found.name)[:12] / f"{asked[:32]}.npy"
+    if not kept.is_file():
+        network, _ = load_checkpoint(model)
+        tick, ids = run.ticker(f"{found.name} predicted"), found.public.ids.tolist()
+        parts = []
+        for start in range(0, len(ids), 256):
+            parts.append(predict(network, images.read(ids[start : start + 256])).probabilities)
+            tick(min(start + 256, len(ids)), len(ids))
+        with written_whole(kept) as partial, partial.open("wb") as file:
+            np.save(file, np.concatenate(parts).astype(np.float64))
+    probabilities: NDArray[np.float64] = np.load(kept)
+    return probabilities
