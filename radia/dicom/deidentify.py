@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pydicom._uid_dict import UID_dictionary
 
 from radia import digests
 from radia.dicom import container
@@ -171,6 +173,8 @@ def _is_image(dataset: Dataset, profile: Profile) -> bool:
         raise _other_kind("an index of files: make a new one of the clean files")
     if 0x00420011 in dataset.elements:
         raise _other_kind("an encapsulated document")
+    if kind and kind not in UID_dictionary:
+        raise _other_kind("a private class")
     if kind.startswith(_REPORT) or 0x0040A730 in dataset.elements:
         if "clean_structured_content" not in profile.options:
             raise _other_kind("structured content: it takes the option clean_structured_content")
@@ -239,7 +243,10 @@ def deidentify_tree(
     target.mkdir(parents=True, exist_ok=True)
     _check_key(target, engine.pseudonymizer.fingerprint)
     for stale in target.glob(_partial("*")):
-        stale.unlink()
+        if stale.is_dir():  # of the account, which is written whole
+            shutil.rmtree(stale)
+        else:
+            stale.unlink()
     account = _Account(target, engine)
     files = sorted(path for path in source.rglob("*") if path.is_file() and target not in path.parents)
     if progress:
