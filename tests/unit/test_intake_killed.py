@@ -2,7 +2,7 @@
 
 import os
 import signal
-import time
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from radia.intake import receipts, take_folder
 from radia.settings import DeidentifySettings, ScaleSettings
 
 FILES, MOMENTS = 8, 50
+CHANGES = {"open", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate"}
+"""The audit events of operations that change what lies on the disk; `open` where it is for writing."""
 KEY = bytes(range(32))
 SETTINGS = DeidentifySettings(clean_pixels=False, workers=1)
 ONE = ScaleSettings(workers=1)
@@ -60,20 +62,44 @@ def run_through(inbox: Path, data: Path) -> None:
         manifest.write(rows, data / "manifest", batch=batch)
 
 
-def killed_after(seconds: float, inbox: Path, data: Path) -> bool:
-    """Runs in a process of its own and kills it; says whether it was still running."""
+class Operations:
+    """Counts what this process does to files below a folder, and kills the process at the one that is asked for."""
+
+    def __init__(self, below: Path) -> None:
+        self.below, self.done, self.fatal = str(below), 0, -1
+        sys.addaudithook(self._hear)
+
+    def _hear(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event not in CHANGES or not str(arguments[0]).startswith(self.below):
+            return
+        if event == "open" and not int(str(arguments[2])) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            return
+        if self.done == self.fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.done += 1
+
+
+def in_a_child(inbox: Path, data: Path, *, killed_at: int = -1) -> int | None:
+    """Runs in a process of its own; the operations it did, or None where it was killed at one of them."""
+    reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
+            operations = Operations(data)
+            operations.fatal = killed_at
             run_through(inbox, data)
+            os.write(writer, str(operations.done).encode())
         finally:
             os._exit(0)
-    time.sleep(seconds)
-    running = os.waitpid(child, os.WNOHANG)[0] == 0
-    if running:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    return running
+    os.close(writer)
+    with os.fdopen(reader) as answer:
+        done = answer.read()
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return None
+    assert done, "the run failed in its process"
+    return int(done)
 
 
 def result(data: Path) -> pd.DataFrame:
@@ -81,25 +107,24 @@ def result(data: Path) -> pd.DataFrame:
 
 
 @pytest.mark.filterwarnings("ignore:This process.*fork")
-def test_killed_at_random_moments_no_image_is_lost_or_doubled(tmp_path: Path) -> None:
+def test_killed_at_any_operation_on_files_no_image_is_lost_or_doubled(tmp_path: Path) -> None:
     inbox = tmp_path / "inbox"
     for number in range(FILES):
         write_radiograph(inbox / ("HND" if number % 2 else "HVD") / f"{number}.dcm", number)
     run_through(inbox, tmp_path / "whole")
-    start = time.monotonic()
-    run_through(inbox, tmp_path / "timed")
-    duration = time.monotonic() - start
+    operations = in_a_child(inbox, tmp_path / "counted")
+    assert operations is not None
+    assert operations >= MOMENTS
 
     rng = np.random.default_rng(0)
-    killed = 0
-    for moment in range(MOMENTS):
-        data = tmp_path / f"data{moment // 5}"  # five kills in a row hit the same folder
-        killed += killed_after(float(rng.uniform(0, 0.9 * duration)), inbox, data)
-        if moment % 5 == 4:
-            run_through(inbox, data)
-            pd.testing.assert_frame_equal(result(data), result(tmp_path / "whole"))
-            store = ImageStore(data / "images")
-            assert sorted(store.ids) == sorted(result(data)["image"])
-            for batch in {receipt.batch for receipt in receipts(data / "landing")}:
-                store.verify(batch)
-    assert killed >= MOMENTS // 3
+    for number, moment in enumerate(rng.choice(operations, MOMENTS, replace=False)):
+        data = tmp_path / f"killed{moment}"
+        assert in_a_child(inbox, data, killed_at=int(moment)) is None
+        if number % 5 == 0:  # and perhaps once more, where it goes on
+            in_a_child(inbox, data, killed_at=int(rng.integers(operations)))
+        run_through(inbox, data)
+        pd.testing.assert_frame_equal(result(data), result(tmp_path / "whole"))
+        store = ImageStore(data / "images")
+        assert sorted(store.ids) == sorted(result(data)["image"])
+        for batch in {receipt.batch for receipt in receipts(data / "landing")}:
+            store.verify(batch)
