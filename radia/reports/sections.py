@@ -41,7 +41,7 @@ def sentences_to_read(text: str) -> tuple[list[Sentence], bool]:
     read = [(tokens, section) for tokens, section in _sectioned(pieces) if section in READ or section == UNHEADED]
     counts = [_counts(tokens) for tokens, _ in read]
     total = sum(counts, Counter[str]())
-    if _is_foreign(total) or (not _common(total) and total["unknown"] >= max(2, max(total[n] for n in LANGUAGES))):
+    if _is_foreign(total) or (not _common(total) and total["unknown"] >= max(2, 2 * max(total[n] for n in LANGUAGES) + 1)):
         return [], True
     main = max(LANGUAGES, key=lambda name: _score(total, name))
     kept: list[Sentence] = []

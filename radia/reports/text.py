@@ -13,7 +13,7 @@ from itertools import pairwise
 
 SENTENCE_END = frozenset({".", ";", "!", "\n", "\n\n", "•"})
 _TOKEN = re.compile(
-    r"(?<![a-z])[wsrch]/[opw](?![a-z])|[a-z0-9]+(?:[.,][0-9]+)*\+?|\n(?:[ \t\r\f\v]*\n)*|[.,;:!?()/•<>]|(?<=\s)[-*](?=\s)"
+    r"(?<![a-z])[wsrch]/[opw](?![a-z])|[a-z0-9]+(?:[.,][0-9]+)*\+?|\n(?:[ \t\r\f\v]*\n)*|[.,;:!?()/•<>]|(?<![^\s(,;:.])ø(?=\s)|(?<=\s)[-*](?=\s)"
 )
 _PLAIN = {
     ord(c): d
