@@ -24,24 +24,24 @@ from numpy.typing import NDArray
 from radia.dicom.text import plain
 from radia.errors import Reason, Refusal
 
-_STROKE = 9  # pixels: strokes of lines up to about 80 pixels high are thinner
-_SCALES = (1, 3)  # the second finds the strokes of larger letters
-_SURROUNDINGS = (65, 129)
-_ORDINARY = 4.7  # times the usual response around: more is a stroke
-_ENOUGH = 0.05  # of the range of the image: always a stroke (text of contrast 25/255 responds with up to 0.1)
-_DENSE = 0.36  # of a piece of a line is strokes; text of that contrast has 0.46 and more somewhere
-_LINE = (36, 12)  # pixels: the shortest piece of a line that is looked for
-_AROUND = 24
-_SPECK, _TURNED_SPECK = 12, 48  # pixels: fewer dense ones together are chance
-_CELL = 16
-_TALLEST = 72  # pixels: larger lettering has thicker strokes, and is found at the next scale
-_INKED, _GOES_ON = 0.15, 0.2  # of a line's box, and of the piece after its end, is strokes
+_PEN = 7  # pixels: strokes are thinner, at one scale or another
+_SCALES = (1, 2, 4, 8)
+_SMALLEST = 96  # pixels: a side below which an image is not halved again
+_NOISE, _TEXTURE = 3.0, 2.3  # times the usual stroke of noise, and of the surroundings: more is a stroke
+_ENOUGH, _CLEAR = 0.035, 8.0  # of the range of the image, or times the noise: always more than enough
+_CELL, _CELLS = 16, 11  # pixels; cells in a row whose median is the usual stroke around
+_GRID = 4  # pixels: the step in which places are looked for
+_WINDOW = (9, 3)  # steps: the shortest piece of a line that is looked for
+_DENSE, _CROSSED = 0.24, 0.085  # of a piece of a line: strokes; pixels at which one begins
+_STANDS_OUT, _EVEN = 2.0, 0.16  # strokes: times the threshold; or, at any height, their spread over their mean
+_FEW = 4  # steps: fewer together are chance
+_AROUND = 8
 _MOSAIC = 1024
 _HEAT, _SCORE, _PEAK = 0.25, 0.4, 0.7
 _GROW = 1.7
+_GOES_ON = 0.12  # of the piece after the end of a line is strokes
 _LEGIBLE = 1.9  # sum of the confidences of the characters read: two certain ones, or more doubtful ones
-_SURE, _SURE_STANDING, _SURE_LARGE = 0.6, 0.7, 0.8  # their mean (a spine looks like figures)
-_ROUNDS = 3
+_SURE, _SURE_STANDING = 0.6, 0.7  # their mean (a spine looks like figures)
 _HOPELESS = 0.4  # so little after two readings: a third will not do
 _WORDS = re.compile(r"[A-Z0-9]+")
 
@@ -75,6 +75,12 @@ class Box:
         """Whether they share a pixel."""
         return self.x0 < other.x1 and other.x0 < self.x1 and self.y0 < other.y1 and other.y0 < self.y1
 
+    def shared(self, other: Box) -> int:
+        """The area that both have, in pixels."""
+        wide = min(self.x1, other.x1) - max(self.x0, other.x0)
+        high = min(self.y1, other.y1) - max(self.y0, other.y0)
+        return max(wide, 0) * max(high, 0)
+
     def joined(self, other: Box) -> Box:
         """The smallest box around both."""
         corner = min(self.x0, other.x0), min(self.y0, other.y0)
@@ -82,46 +88,23 @@ class Box:
 
 
 def find_text(stored: NDArray[Any]) -> list[Box]:
-    """Boxes of legible burned-in text in gray stored values [rows, cols]; side and positioning markers are left out.
+    """Boxes of legible burned-in text in stored values [rows, cols] or [rows, cols, colours].
 
-    Raises Refusal (TEXT_DETECTOR_MISSING) where RapidOCR or its models are not installed.
+    Side and positioning markers are left out. Of colours each is searched. Raises Refusal (TEXT_DETECTOR_MISSING)
+    where RapidOCR or its models are not installed.
     """
-    found: list[Box] = []
-    remaining = stored
-    for _ in range(_ROUNDS):  # what stood beside a line shows once the line is gone
-        more = _find(remaining)
-        if not more:
-            break
-        found += more
-        remaining = stored.copy()
-        for box in found:
-            place = remaining[box.y0 : box.y1, box.x0 : box.x1]
-            place[:] = np.median(place).astype(stored.dtype)
-    return found
-
-
-def _find(stored: NDArray[Any]) -> list[Box]:
+    if stored.ndim == 3:
+        planes = (np.ascontiguousarray(stored[..., colour]) for colour in range(min(stored.shape[2], 3)))
+        return _without_doubles([box for plane in planes for box in find_text(plane)])
     import cv2
 
     cv2.setNumThreads(1)
     detector = _network("det")
     rows, cols = stored.shape
-    level = _morphable(stored)
-    found: list[Box] = []
-    for scale in _SCALES:
-        if min(rows, cols) // scale < 32:
-            break
-        if scale > 1:
-            size = cols // scale, rows // scale
-            level = np.asarray(cv2.resize(_morphable(stored), size, interpolation=cv2.INTER_AREA))
-        strokes = _Strokes.of(level)
-        for box in _lines(strokes, detector):
-            full = box.scaled(scale, rows, cols)
-            if any(full.meets(other) and full.joined(other).area <= 1.1 * other.area for other in found):
-                continue
-            if _names_somebody(level, strokes, box, large=scale > 1):
-                found.append(_whole_line(strokes, box).scaled(scale, rows, cols))
-    return found
+    if min(rows, cols) < _CELL:
+        return []
+    levels = _levels(_morphable(stored))
+    return _without_doubles(_named(_lines(levels, detector), rows, cols))
 
 
 def blank(stored: NDArray[Any], boxes: list[Box], *, lowest: int, highest: int, black_is_high: bool) -> NDArray[Any]:
@@ -135,7 +118,7 @@ def blank(stored: NDArray[Any], boxes: list[Box], *, lowest: int, highest: int, 
     return cleaned
 
 
-# --- strokes and places -----------------------------------------------------------------------------------------------
+# --- strokes ----------------------------------------------------------------------------------------------------------
 
 
 def _morphable(stored: NDArray[Any]) -> NDArray[Any]:
@@ -149,56 +132,180 @@ def _morphable(stored: NDArray[Any]) -> NDArray[Any]:
 
 
 @dataclass(frozen=True)
-class _Strokes:
-    """What is thinner than a pen: `picture` (uint8; bright strokes above 128, dark below) and where it is `strong`."""
+class _Ink:
+    """Strokes lighter, or strokes darker, than what they are written on."""
 
-    picture: NDArray[np.uint8]
-    strong: NDArray[np.uint8]
-
-    @classmethod
-    def of(cls, level: NDArray[Any]) -> _Strokes:
-        import cv2
-
-        pen = np.ones((_STROKE, _STROKE), np.uint8)
-        opened = cv2.morphologyEx(level, cv2.MORPH_OPEN, pen)
-        closed = cv2.morphologyEx(level, cv2.MORPH_CLOSE, pen)
-        response = 2 * level.astype(np.float32) - opened - closed
-        size = np.abs(response)
-        low, high = np.percentile(level[::4, ::4], (1, 99))
-        root = np.sqrt(size)  # the mean of roots is about the noise between strokes, hardly about the strokes
-        near, far = (cv2.blur(root, (window, window)) for window in _SURROUNDINGS)
-        around = np.minimum(near, far) ** 2 * np.float32(_ORDINARY)
-        threshold = np.clip(around, 1, max(_ENOUGH * float(high - low), 1))
-        picture = np.clip(response / (threshold * np.float32(1.4)) * 64 + 128, 0, 255).astype(np.uint8)
-        return cls(picture, (size >= threshold).astype(np.uint8))
+    height: NDArray[Any]  # by how much
+    threshold: NDArray[np.float32]
+    strong: NDArray[np.uint8]  # 255 where that is more than the noise and the anatomy around
 
 
-def _places(strokes: _Strokes, *, beside: float) -> list[Box]:
-    """Rectangles outside which strokes are too sparse for a lying line of text.
+@dataclass(frozen=True)
+class _Level:
+    """The image at one scale: strokes of larger letters are thin in a smaller image."""
 
-    A place counts where strokes are at least `beside` times as dense along a lying line as along a standing one.
+    scale: int
+    gray: NDArray[Any]
+    inks: tuple[_Ink, _Ink]
+
+
+def _levels(gray: NDArray[Any]) -> list[_Level]:
+    import cv2
+
+    low, high = np.percentile(gray[::4, ::4], (1, 99))
+    made = []
+    rows, cols = gray.shape
+    for scale in _SCALES:
+        if scale > 1:
+            if min(rows, cols) // scale < _SMALLEST:
+                break
+            gray = np.asarray(cv2.resize(gray, (cols // scale, rows // scale), interpolation=cv2.INTER_AREA))
+        made.append(_Level(scale, gray, _inks(gray, float(high - low))))
+    return made
+
+
+def _inks(gray: NDArray[Any], extent: float) -> tuple[_Ink, _Ink]:
+    """What a pen covers: top-hats of a slightly smoothed image, and where they stand out.
+
+    Of noise, either top-hat has its share at every pixel; of writing, only one of them: their minimum is the noise.
     """
     import cv2
 
-    strong = strokes.strong.astype(np.float32)
-    lying, standing = cv2.blur(strong, _LINE), cv2.blur(strong, _LINE[::-1])
-    dense = ((lying >= _DENSE) & (lying >= np.float32(beside) * standing)).astype(np.uint8)
-    _, specks, sizes, _ = cv2.connectedComponentsWithStats(dense, connectivity=8)
-    large = sizes[:, 4] >= (_SPECK if beside < 1 else _TURNED_SPECK)
+    pen = np.ones((_PEN, _PEN), np.uint8)
+    smooth = cv2.GaussianBlur(gray, (3, 3), 0.6)
+    lighter = cv2.subtract(smooth, cv2.morphologyEx(smooth, cv2.MORPH_OPEN, pen))
+    darker = cv2.subtract(cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, pen), smooth)
+    noise = cv2.blur(_by_cells(cv2.min(lighter, darker)), (3, 3))
+    step = 1.5 if gray.dtype.kind == "u" else 0.0
+    floor = np.maximum(np.minimum(_ENOUGH * extent, _CLEAR * noise), np.maximum(_NOISE * noise, step))
+    return _ink(np.asarray(lighter), floor), _ink(np.asarray(darker), floor)
+
+
+def _ink(height: NDArray[Any], floor: NDArray[np.float32]) -> _Ink:
+    import cv2
+
+    usual = _median(_by_cells(height))
+    cells = np.maximum(floor, _TEXTURE * usual).astype(np.float32)
+    threshold = np.asarray(cv2.resize(cells, height.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+    if height.dtype.kind == "u":
+        limit = np.minimum(np.ceil(threshold), np.iinfo(height.dtype).max).astype(height.dtype)
+    else:
+        limit = np.maximum(threshold, np.finfo(np.float32).tiny)
+    return _Ink(height, threshold, np.asarray(cv2.compare(height, limit, cv2.CMP_GE), np.uint8))
+
+
+def _by_cells(values: NDArray[Any]) -> NDArray[np.float32]:
+    import cv2
+
+    rows, cols = (max(side // _CELL, 1) for side in values.shape)
+    return np.asarray(cv2.resize(values.astype(np.float32), (cols, rows), interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _median(cells: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The median of the cells around each, to the twelfth of an octave."""
+    import cv2
+
+    unit = max(float(cells.max()) / 2**20, 1e-6)
+    octaves = np.clip(np.log2(cells / unit + 1) * 12, 0, 255).astype(np.uint8)
+    edge = _CELLS // 2
+    framed = cv2.copyMakeBorder(octaves, edge, edge, edge, edge, cv2.BORDER_REFLECT)
+    middle = np.asarray(cv2.medianBlur(framed, _CELLS))[edge:-edge, edge:-edge]
+    return ((np.exp2(middle.astype(np.float32) / 12) - 1) * unit).astype(np.float32)
+
+
+# --- places -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A rectangle of one level where a line may be written, lying or standing."""
+
+    level: _Level
+    ink: int
+    box: Box
+    standing: bool
+
+    def picture(self) -> NDArray[np.uint8]:
+        """Strokes as the networks see them: gray is none; the ink's own are light. Standing ones are laid down."""
+        inside = np.s_[self.box.y0 : self.box.y1, self.box.x0 : self.box.x1]
+        own, other = self.level.inks[self.ink], self.level.inks[1 - self.ink]
+        height = own.height[inside].astype(np.float32)
+        strokes = height[own.strong[inside] > 0]
+        most = float(np.percentile(strokes, 90)) if strokes.size else float(height.max())
+        drawn = (height - other.height[inside]) / np.float32(max(most, 1e-6))
+        picture = np.clip(drawn * 127 + 128, 0, 255).astype(np.uint8)
+        return np.ascontiguousarray(np.rot90(picture)) if self.standing else picture
+
+
+def _places(level: _Level, ink: int) -> list[_Place]:
+    """Where strokes are dense, begin often along a line, and stand out or are all of one height."""
+    import cv2
+
+    own = level.inks[ink]
+    rows, cols = own.strong.shape
+    if rows < _GRID or cols < _GRID:
+        return []
+    dense = _by_grid(own.strong) / np.float32(255)
+    found = []
+    for standing in (False, True):
+        window = _WINDOW[::-1] if standing else _WINDOW
+        begins = own.strong.copy()
+        if standing:
+            begins[1:] &= ~own.strong[:-1]
+        else:
+            begins[:, 1:] &= ~own.strong[:, :-1]
+        crossed = _by_grid(begins) / np.float32(255)
+        likely = (cv2.blur(dense, window) >= _DENSE) & (cv2.blur(crossed, window) >= _CROSSED)
+        if likely.any():
+            likely &= _written(own, window)
+        found += [_Place(level, ink, box, standing) for box in _boxes(likely, window, rows, cols)]
+    return found
+
+
+def _written(ink: _Ink, window: tuple[int, int]) -> NDArray[np.bool_]:
+    """Where the tops of strokes are high above the threshold, or as even as ink is."""
+    import cv2
+
+    height = ink.height
+    tops = (cv2.compare(height, cv2.dilate(height, np.ones((3, 3), np.uint8)), cv2.CMP_GE) & ink.strong) > 0
+    top = np.where(tops, height, 0).astype(np.float32)
+    count, total, squares, limit = (
+        cv2.blur(_by_grid(values), window)
+        for values in (tops.astype(np.float32), top, top * top, np.where(tops, ink.threshold, np.float32(0)))
+    )
+    spread = squares * count - total * total * np.float32(1 + _EVEN**2)
+    written: NDArray[np.bool_] = (total >= _STANDS_OUT * limit) | ((spread <= 0) & (count > 0.01))
+    return written
+
+
+def _by_grid(values: NDArray[Any]) -> NDArray[np.float32]:
+    import cv2
+
+    rows, cols = (max(side // _GRID, 1) for side in values.shape)
+    return np.asarray(cv2.resize(values, (cols, rows), interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _boxes(likely: NDArray[np.bool_], window: tuple[int, int], rows: int, cols: int) -> Iterator[Box]:
+    """Rectangles of pixels around the windows that are likely."""
+    import cv2
+
+    count, labels, sizes, _ = cv2.connectedComponentsWithStats(likely.astype(np.uint8), connectivity=8)
+    large = sizes[:, 4] >= _FEW
     large[0] = False
-    dense = large[specks]
-    rows, cols = strong.shape
-    padded = np.zeros((-(-rows // _CELL) * _CELL, -(-cols // _CELL) * _CELL), bool)
-    padded[:rows, :cols] = dense
-    cells = padded.reshape(padded.shape[0] // _CELL, _CELL, -1, _CELL).any(axis=(1, 3)).astype(np.uint8)
-    count, labels = cv2.connectedComponents(np.asarray(cells, np.uint8), connectivity=8)
-    places = [part for label in range(1, count) for part in _split(labels == label, 0, 0)]
-    around = [Box(x0 * _CELL - _AROUND, y0 * _CELL - _AROUND, x1 * _CELL + _AROUND, y1 * _CELL + _AROUND)
-              for x0, y0, x1, y1 in places]  # fmt: skip
-    inside = [Box(max(box.x0, 0), max(box.y0, 0), min(box.x1, cols), min(box.y1, rows)) for box in around]
-    if sum(box.area for box in inside) > 0.9 * rows * cols:
-        inside = [Box(0, 0, cols, rows)]
-    return [tile for box in inside for tile in _tiles(box)]
+    if not large.any():
+        return
+    wide = cv2.dilate(large[labels].astype(np.uint8), np.ones(window[::-1], np.uint8))
+    count, labels, sizes, _ = cv2.connectedComponentsWithStats(np.asarray(wide, np.uint8), connectivity=8)
+    for index in range(1, count):
+        x, y, across, down, _ = (int(number) for number in sizes[index])
+        part = labels[y : y + down, x : x + across] == index
+        for x0, y0, x1, y1 in _split(part, x, y):
+            yield Box(
+                max(x0 * _GRID - _AROUND, 0),
+                max(y0 * _GRID - _AROUND, 0),
+                min(x1 * _GRID + _AROUND, cols),
+                min(y1 * _GRID + _AROUND, rows),
+            )
 
 
 def _split(cells: NDArray[np.bool_], x: int, y: int) -> Iterator[tuple[int, int, int, int]]:
@@ -208,7 +315,7 @@ def _split(cells: NDArray[np.bool_], x: int, y: int) -> Iterator[tuple[int, int,
         return
     y0, y1, x0, x1 = used_rows[0], used_rows[-1] + 1, used_cols[0], used_cols[-1] + 1
     part = cells[y0:y1, x0:x1]
-    if part.mean() > 0.6 or part.size <= 6:
+    if part.mean() > 0.5 or part.size <= 400:
         yield x + int(x0), y + int(y0), x + int(x1), y + int(y1)
         return
     upright = part.shape[0] >= part.shape[1]
@@ -221,89 +328,89 @@ def _split(cells: NDArray[np.bool_], x: int, y: int) -> Iterator[tuple[int, int,
     yield from _split(second, x + int(x0) + (0 if upright else at), y + int(y0) + (at if upright else 0))
 
 
-def _tiles(box: Box, overlap: int = 160) -> Iterator[Box]:
-    """A place in pieces that fit the mosaic. They overlap, so that a line cut in one is whole in another."""
-    step = _MOSAIC - overlap
-    for y in range(box.y0, max(box.y1 - overlap, box.y0 + 1), step):
-        for x in range(box.x0, max(box.x1 - overlap, box.x0 + 1), step):
-            yield Box(x, y, min(x + _MOSAIC, box.x1), min(y + _MOSAIC, box.y1))
+# --- lines ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Line:
+    """What the detection network takes for a line of text, in the pixels of its level."""
+
+    place: _Place
+    box: Box
+    score: float
+
+    def full(self, rows: int, cols: int) -> Box:
+        """Its box in the pixels of the image."""
+        return self.box.scaled(self.place.level.scale, rows, cols)
+
+    @property
+    def tall(self) -> int:
+        """The height of the line."""
+        return self.box.x1 - self.box.x0 if self.place.standing else self.box.y1 - self.box.y0
 
 
 @dataclass
 class _Mosaic:
-    """Places side by side on one canvas, so that the network runs once."""
+    """Pictures of places side by side on one canvas, so that the network runs once."""
 
     wide: int
     high: int = 0
     shelf_x: int = 0
     shelf_y: int = 0
-    pieces: list[tuple[Box, int, int]] = field(default_factory=list)
+    pieces: list[tuple[_Place, NDArray[np.uint8], int, int]] = field(default_factory=list)
 
-    def place(self, box: Box, gap: int = 8) -> bool:
-        wide, high = box.x1 - box.x0, box.y1 - box.y0
+    def put(self, place: _Place, picture: NDArray[np.uint8], gap: int = 8) -> bool:
+        high, wide = picture.shape
         if self.shelf_x and self.shelf_x + wide > self.wide:
             self.shelf_x, self.shelf_y = 0, self.high
         if self.pieces and self.shelf_y + high > _MOSAIC:
             return False
-        self.pieces.append((box, self.shelf_x, self.shelf_y))
+        self.pieces.append((place, picture, self.shelf_x, self.shelf_y))
         self.shelf_x += wide + gap
         self.high = max(self.high, self.shelf_y + high + gap)
         return True
 
+    def canvas(self) -> NDArray[np.uint8]:
+        sides = [-(-side // 32) * 32 for side in (self.high, max(self.wide, 32))]
+        canvas = np.full(sides, 128, np.uint8)
+        for _, picture, x, y in self.pieces:
+            canvas[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
+        return canvas
 
-def _mosaics(places: list[Box]) -> list[_Mosaic]:
-    ordered = sorted(places, key=lambda box: box.y0 - box.y1)
-    total = sum(box.area for box in places)
-    widest = max((box.x1 - box.x0 for box in places), default=0)
-    wide = min(max(widest, int(total**0.5)), _MOSAIC)
+
+def _mosaics(pictures: list[tuple[_Place, NDArray[np.uint8]]]) -> list[_Mosaic]:
+    pictures = sorted(pictures, key=lambda piece: -piece[1].shape[0])
+    total = sum((picture.shape[0] + 8) * (picture.shape[1] + 8) for _, picture in pictures)
+    widest = max((picture.shape[1] for _, picture in pictures), default=0)
+    wide = max(widest, min(int(total**0.5), _MOSAIC))
     mosaics: list[_Mosaic] = []
-    for box in ordered:
-        if not mosaics or not mosaics[-1].place(box):
+    for place, picture in pictures:
+        if not mosaics or not mosaics[-1].put(place, picture):
             mosaics.append(_Mosaic(wide))
-            mosaics[-1].place(box)
+            mosaics[-1].put(place, picture)
     return mosaics
 
 
-# --- lines ------------------------------------------------------------------------------------------------------------
-
-
-def _lines(strokes: _Strokes, detector: _Network) -> list[Box]:
-    """Boxes of lines of text, whatever they say. Standing lines are looked for in the picture turned by 90 degrees."""
-    cols = strokes.strong.shape[1]
-    turned = _Strokes(np.ascontiguousarray(np.rot90(strokes.picture)), np.ascontiguousarray(np.rot90(strokes.strong)))
-    standing = _lying_lines(turned, detector, beside=1.5)
-    upright = [Box(cols - box.y1, box.x0, cols - box.y0, box.x1) for box in standing]
-    lines = [*_lying_lines(strokes, detector, beside=0.8), *upright]
-    return _without_doubles([line for line in lines if _like_a_line(strokes, line)])
-
-
-def _lying_lines(strokes: _Strokes, detector: _Network, *, beside: float) -> list[Box]:
-    found: list[Box] = []
-    for mosaic in _mosaics(_places(strokes, beside=beside)):
-        sides = [-(-side // 32) * 32 for side in (mosaic.high, max(mosaic.wide, 32))]
-        canvas = np.full(sides, 128, np.uint8)
-        for box, x, y in mosaic.pieces:
-            piece = strokes.picture[box.y0 : box.y1, box.x0 : box.x1]
-            canvas[y : y + piece.shape[0], x : x + piece.shape[1]] = piece
-        heat = detector.run(canvas)[0, 0]
-        for box, x, y in mosaic.pieces:
-            part = heat[y : y + box.y1 - box.y0, x : x + box.x1 - box.x0]
-            found += _hot(part, box, strokes.strong.shape)
+def _lines(levels: list[_Level], detector: _Network) -> list[_Line]:
+    """Lines of text, whatever they say."""
+    places = [place for level in levels for ink in (0, 1) for place in _places(level, ink)]
+    found: list[_Line] = []
+    for mosaic in _mosaics([(place, place.picture()) for place in places]):
+        heat = detector.run(mosaic.canvas())[0, 0]
+        for place, picture, x, y in mosaic.pieces:
+            part = heat[y : y + picture.shape[0], x : x + picture.shape[1]]
+            found += _hot(np.rot90(part, -1) if place.standing else part, place)
     return found
 
 
-def _like_a_line(strokes: _Strokes, box: Box) -> bool:
-    """Whether a box is no higher than lettering of such strokes, and inked as text is."""
-    if min(box.x1 - box.x0, box.y1 - box.y0) > _TALLEST:
-        return False
-    return float(strokes.strong[box.y0 : box.y1, box.x0 : box.x1].mean()) >= _INKED
-
-
-def _hot(heat: NDArray[np.float32], place: Box, shape: tuple[int, ...]) -> Iterator[Box]:
+def _hot(heat: NDArray[np.float32], place: _Place) -> Iterator[_Line]:
     """Connected parts of the map, grown back: the network shows text shrunk by area over circumference."""
     import cv2
 
+    if float(heat.max(initial=0)) < _PEAK:
+        return
     mask = (heat > _HEAT).astype(np.uint8)
+    rows, cols = place.level.gray.shape
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     for index in range(1, count):
         x, y, wide, high, area = (int(number) for number in stats[index])
@@ -312,35 +419,40 @@ def _hot(heat: NDArray[np.float32], place: Box, shape: tuple[int, ...]) -> Itera
         if area < 8 or float(values.mean()) < _SCORE or float(values.max()) < _PEAK:
             continue
         grow = area * _GROW / (2 * (wide + high)) + 2
-        x0, y0 = max(int(place.x0 + x - grow), 0), max(int(place.y0 + y - grow), 0)
-        x1, y1 = int(np.ceil(place.x0 + x + wide + grow)), int(np.ceil(place.y0 + y + high + grow))
-        yield Box(x0, y0, min(x1, shape[1]), min(y1, shape[0]))
+        x0, y0 = max(int(place.box.x0 + x - grow), 0), max(int(place.box.y0 + y - grow), 0)
+        x1, y1 = int(np.ceil(place.box.x0 + x + wide + grow)), int(np.ceil(place.box.y0 + y + high + grow))
+        yield _Line(place, Box(x0, y0, min(x1, cols), min(y1, rows)), float(values.mean()))
 
 
-def _whole_line(strokes: _Strokes, box: Box) -> Box:
-    """The box, longer at either end while strokes go on: the network tends to stop before the last letter."""
-    strong = strokes.strong
-    wide, high = box.x1 - box.x0, box.y1 - box.y0
-    if high > 1.5 * wide:
-        turned = _whole_line(_Strokes(strokes.picture.T, strong.T), Box(box.y0, box.x0, box.y1, box.x1))
+def _whole(line: _Line) -> Box:
+    """Its box, longer while strokes go on at an end, and as close to the strokes at the sides as they are."""
+    strong = line.place.level.inks[line.place.ink].strong > 0
+    box = line.box
+    if line.place.standing:
+        turned = _stretched(strong.T, Box(box.y0, box.x0, box.y1, box.x1))
         return Box(turned.y0, turned.x0, turned.y1, turned.x1)
-    step = max(high, 6)
+    return _stretched(strong, box)
+
+
+def _stretched(strong: NDArray[np.bool_], box: Box) -> Box:
+    high = box.y1 - box.y0
     x0, x1 = box.x0, box.x1
-    for _ in range(2):
-        left = strong[box.y0 : box.y1, max(x0 - step, 0) : x0]
-        right = strong[box.y0 : box.y1, x1 : x1 + step]
+    step = max(high, 6)
+    for _ in range(8):
+        left, right = strong[box.y0 : box.y1, max(x0 - step, 0) : x0], strong[box.y0 : box.y1, x1 : x1 + step]
         before = x0, x1
         if left.size and left.mean() > _GOES_ON:
-            x0 = max(x0 - step, 0)
+            x0 = max(x0 - step // 2, 0)
         if right.size and right.mean() > _GOES_ON:
-            x1 = min(x1 + step, strong.shape[1])
+            x1 = min(x1 + step // 2, strong.shape[1])
         if before == (x0, x1):
             break
-    return Box(x0, box.y0, x1, box.y1)
+    margin = max(high // 8, 1)
+    return Box(x0, max(box.y0 - margin, 0), x1, min(box.y1 + margin, strong.shape[0]))
 
 
 def _without_doubles(boxes: list[Box]) -> list[Box]:
-    """Boxes that lie in another, or nearly, become one: tiles that overlap and the turned picture give them twice."""
+    """Boxes that lie in another, or nearly, become one."""
     kept: list[tuple[Box, int]] = []  # with the area that each began with: it may grow by a third, once and for all
     for box in sorted(boxes, key=lambda box: -box.area):
         at = next((n for n, (other, area) in enumerate(kept) if box.joined(other).area <= 1.3 * area), None)
@@ -354,20 +466,36 @@ def _without_doubles(boxes: list[Box]) -> list[Box]:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _names_somebody(level: NDArray[Any], strokes: _Strokes, box: Box, *, large: bool = False) -> bool:
+def _named(lines: list[_Line], rows: int, cols: int) -> list[Box]:
+    """Boxes of the lines that say more than a side or a position. What lies in one of them is not read again."""
+    found: list[Box] = []
+    vain: list[Box] = []
+    for line in sorted(lines, key=lambda line: (not 10 <= line.tall <= 48, -line.score)):
+        box = line.full(rows, cols)
+        if any(box.shared(other) >= 0.8 * box.area for other in found):
+            continue
+        if any(box.shared(other) >= 0.75 * max(box.area, other.area) for other in vain):
+            continue
+        if _names_somebody(line):
+            found.append(_whole(line).scaled(line.place.level.scale, rows, cols))
+        else:
+            vain.append(box)
+    return found
+
+
+def _names_somebody(line: _Line) -> bool:
     """Whether a line is legible and says more than a side or a position."""
-    words, confidence, letters = _read(level, strokes, box)
-    standing = box.y1 - box.y0 > 1.3 * (box.x1 - box.x0)
-    sure = _SURE_LARGE if large else _SURE_STANDING if standing else _SURE
+    words, confidence, letters = _read(line)
+    sure = _SURE_STANDING if line.place.standing else _SURE
     if letters < 2 or confidence < _LEGIBLE or confidence < sure * letters:
         return False
     return not words <= markers()
 
 
-def _read(level: NDArray[Any], strokes: _Strokes, box: Box) -> tuple[frozenset[str], float, int]:
+def _read(line: _Line) -> tuple[frozenset[str], float, int]:
     """The words of the best reading (of gray and of strokes, turned as it may be), its confidence, its letters."""
     best: tuple[frozenset[str], float, int] = (frozenset(), 0.0, 0)
-    for number, picture in enumerate(_pictures(level, strokes, box)):
+    for number, picture in enumerate(_pictures(line)):
         text, confidence = _network("rec").read(picture)
         form = plain(text).translate(_LOOKALIKES) if plain(text).translate(_LOOKALIKES) in markers() else plain(text)
         letters = sum(c.isalnum() for c in form)
@@ -380,16 +508,16 @@ def _read(level: NDArray[Any], strokes: _Strokes, box: Box) -> tuple[frozenset[s
     return best
 
 
-def _pictures(level: NDArray[Any], strokes: _Strokes, box: Box) -> Iterator[NDArray[np.uint8]]:
-    crop = level[box.y0 : box.y1, box.x0 : box.x1].astype(np.float32)
+def _pictures(line: _Line) -> Iterator[NDArray[np.uint8]]:
+    """The line as gray and as strokes, then upside down."""
+    place = _Place(line.place.level, line.place.ink, line.box, line.place.standing)
+    crop = place.level.gray[line.box.y0 : line.box.y1, line.box.x0 : line.box.x1].astype(np.float32)
     low, high = np.percentile(crop, (1, 99))
     gray = np.clip((crop - low) / max(float(high - low), 1e-6) * 255, 0, 255).astype(np.uint8)
-    drawn = strokes.picture[box.y0 : box.y1, box.x0 : box.x1]
-    tall = crop.shape[0] > 1.3 * crop.shape[1]
-    for picture, turns in (
-        ((gray, 1), (gray, 3), (drawn, 1), (drawn, 3)) if tall else ((gray, 0), (drawn, 0), (gray, 2))
-    ):
-        yield np.ascontiguousarray(np.rot90(picture, turns))
+    gray = np.rot90(gray) if place.standing else gray
+    drawn = place.picture()
+    for picture in (gray, drawn, gray[::-1, ::-1], drawn[::-1, ::-1]):
+        yield np.ascontiguousarray(picture)
 
 
 class _Network:

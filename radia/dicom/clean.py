@@ -41,6 +41,7 @@ _SPLIT_TEXT = frozenset(["LO", "SH", "PN", "AE", "CS", "UC"])
 _WHOLE_TEXT = frozenset(["ST", "LT", "UT", "UR"])
 _AGE_FORM = re.compile(r"(\d{3})([DWMY])\Z")
 _CODE_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9.\-_]{0,63}\Z")
+_UID_FORM = re.compile(rb"(?:[0-9.]{1,64}\\)*[0-9.]{1,64}\Z")
 _DUMMIES = {
     "AE": b"REMOVED", "AS": b"000Y", "CS": b"REMOVED", "DA": b"19000101", "DS": b"0", "DT": b"19000101000000",
     "IS": b"0", "LO": b"REMOVED", "LT": b"REMOVED", "PN": b"REMOVED", "SH": b"REMOVED", "ST": b"REMOVED",
@@ -251,7 +252,7 @@ class Cleaner:
         return "\\".join(map(str, moved)).encode()
 
     def _kept_uids(self, element: Element, rule: Rule) -> bytes:
-        if rule.action is Action.KEEP and not rule.check:  # the table's K: retain UIDs
+        if rule.action is Action.KEEP and not rule.check and _UID_FORM.match(element.raw):  # the table's K: retain UIDs
             return element.raw
         return bytes(self._new_uids(element).value)
 

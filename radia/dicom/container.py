@@ -285,17 +285,14 @@ class _Parser:
             return self._known_as(tag, position, stop, depth), stop
         if vr == "SQ":
             parser = self._inner(implicit_little=True) if implicit and self.explicit else self
-            return parser.sequence(tag, position, stop, depth)
+            return parser.sequence_or_bytes(tag, position, stop, depth), stop
         return Element(tag, vr, self._ordered(self.body[position:stop], vr)), stop
 
     def _known_as(self, tag: int, position: int, stop: int, depth: int) -> Element:
         """A public element sent as UN: its value is implicit VR little endian (PS3.5 6.2.2)."""
         vr = vr_of(tag)
         if vr == "SQ":
-            try:
-                return self._inner(implicit_little=True).sequence(tag, position, stop, depth)[0]
-            except Refusal:
-                return Element(tag, "UN", self.body[position:stop])
+            return self._inner(implicit_little=True).sequence_or_bytes(tag, position, stop, depth)
         return Element(tag, vr, self.body[position:stop])
 
     def _inner(self, *, implicit_little: bool) -> _Parser:
@@ -306,6 +303,13 @@ class _Parser:
         if self.little or size is None or len(value) % size:
             return value
         return np.frombuffer(value, f">u{size}").astype(f"<u{size}").tobytes()
+
+    def sequence_or_bytes(self, tag: int, position: int, stop: int, depth: int) -> Element:
+        """A sequence of defined length; where something else stands in its place, bytes that no rule keeps."""
+        try:
+            return self.sequence(tag, position, stop, depth)[0]
+        except (Refusal, struct.error, IndexError):
+            return Element(tag, "UN", self.body[position:stop])
 
     def sequence(self, tag: int, position: int, stop: int | None, depth: int) -> tuple[Element, int]:
         """A sequence of defined (`stop`) or undefined length."""

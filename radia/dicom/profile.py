@@ -187,7 +187,10 @@ class Profile:
 
 def resolve(row: Row, options: tuple[str, ...]) -> Action:
     """The one action for an attribute. Keeping wins over cleaning, both over the basic action."""
-    changes = {row.options[option] for option in options if option in row.options}
+    chosen = [option for option in options if option in row.options]
+    if "retain_modified_dates" in chosen and "retain_full_dates" not in chosen:
+        return Action.CLEAN  # a date that another option keeps is moved like all others
+    changes = {row.options[option] for option in chosen}
     if "K" in changes:
         return Action.KEEP
     if "C" in changes:

@@ -63,7 +63,6 @@ _GENERIC = frozenset(_TITLES.split("|"))
 _NAME_PARTS = re.compile(r"[\s^=,;/()\[\]<>\"]+")
 _SHORTEST = 4  # shorter tokens are looked for as whole words only
 _SHORTEST_NUMBER = 6  # shorter numbers too: three figures of a distance are no record number
-_SHORTEST_HIDDEN = 5  # of names: reversed
 _SHORTEST_SQUEEZED = 6  # without what stands between their letters
 
 
@@ -107,7 +106,7 @@ class Identifiers:
         self.short = frozenset(plain(token) for token in short)
         self._names = tuple({plain(name) for name in names})
         forms = {plain(token) for token in self.tokens}
-        forms |= {name[::-1] for name in self._names if len(name) >= _SHORTEST_HIDDEN}
+        forms |= {name[::-1] for name in self._names}
         self._forms = tuple(forms)
         self._starts = frozenset(form[:_SHORTEST] for form in forms)
         self._figures = tuple(form for form in forms if form.isdecimal())
