@@ -8,6 +8,7 @@ from radia.evaluate.files import evaluate_files
 from radia.evaluate.noisy import under_noise
 from radia.evaluate.noisy_page import noisy_section
 from radia.evaluate.page import Picture, Section, draw_figures, write_report
+from radia.evaluate.sections import further_sections
 
 __all__ = [
     "Picture",
@@ -16,6 +17,7 @@ __all__ = [
     "draw_figures",
     "evaluate_candidate",
     "evaluate_files",
+    "further_sections",
     "headline",
     "noisy_section",
     "sentence",

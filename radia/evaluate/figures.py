@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,9 @@ Evaluation = Mapping[str, Any]
 
 INK, MUTED, GRID = "#1c2330", "#5b6577", "#e3e7ee"
 COLOURS = {"base": "#97a3b6", "candidate": "#1d5fbf", "reader": "#c8641b"}
+OTHERS = ("#7a4fa3", "#2a8f96")
+"""Colours of further models, in their order."""
+RATES = {"sensitivity": "#1d5fbf", "specificity": "#97a3b6", "PPV": "#c8641b"}
 GOOD, BAD = "#1b7f4b", "#b3261e"
 DEFAULT_NAMES = {"base": "model in use", "candidate": "candidate"}
 MODELS = ("base", "candidate")
@@ -33,6 +36,9 @@ def final_results(evaluation: Evaluation, names: Mapping[str, str] = DEFAULT_NAM
             for model, offset in (("base", 0.16), ("candidate", -0.16)):
                 entry = _entry(evaluation, model, place, metric)
                 interval(axis, entry, y + offset, COLOURS[model], "D" if place in pools else "o")
+            for other, colour in zip(evaluation.get("others", {}).values(), OTHERS, strict=False):
+                table = other["findings" if place in other["findings"] else "means"]
+                interval(axis, table[place][metric], y, colour, "D" if place in pools else "o")
             for value in _reader_values(evaluation, place, metric):
                 axis.plot(value, y, marker="|", color=COLOURS["reader"], markersize=9, markeredgewidth=1.8)
         axis.axhline(len(findings) - 0.2, color=GRID, linewidth=1.2)
@@ -44,7 +50,7 @@ def final_results(evaluation: Evaluation, names: Mapping[str, str] = DEFAULT_NAM
     axes.flat[0].set_ylim(ticks[-1] + 0.6, -0.7)
     for label in axes.flat[0].get_yticklabels()[len(findings) :]:
         label.set_fontweight("bold")
-    _legend(figure, names, readers=bool(evaluation.get("readers")))
+    _legend(figure, names, readers=bool(evaluation.get("readers")), others=evaluation.get("others", ()))
     return figure
 
 
@@ -99,7 +105,7 @@ def calibration(evaluation: Evaluation, names: Mapping[str, str] = DEFAULT_NAMES
 
 
 def subgroup_forest(evaluation: Evaluation, names: Mapping[str, str] = DEFAULT_NAMES) -> Figure:
-    """Mean AUROC of both models in each subgroup, and the difference with its 95% interval."""
+    """Each subgroup's mean AUROC, its gain with 95% interval, and how often the sick are called healthy."""
     groups = [g for g in evaluation["groups"] if "×" not in g["attribute"]]
     rows, places, attribute, y = [], [], None, -1.0
     for group in groups:
@@ -107,25 +113,44 @@ def subgroup_forest(evaluation: Evaluation, names: Mapping[str, str] = DEFAULT_N
         attribute = group["attribute"]
         places.append(y)
         rows.append(f"{attribute.replace('_', ' ')}: {group['group']}  (n = {group['n']})")
-    figure, axes = subplots(1, 2, width=11.5, height=0.34 * (places[-1] if places else 1) + 1.6, sharey=True)
-    left, right = axes.flat
+    healthy = any("underdiagnosis" in group for group in groups)
+    height = 0.34 * (places[-1] if places else 1) + 1.6
+    figure, axes = subplots(1, 2 + healthy, width=11.5, height=height, sharey=True)
+    left, right = axes.flat[:2]
     for group, y in zip(groups, places, strict=True):
-        auroc = group["means"]["auroc"]
-        for model, offset in (("base", 0.16), ("candidate", -0.16)):
-            interval(left, auroc[model], y + offset, COLOURS[model])
-        gain = auroc["difference"]
+        _both(left, group["means"]["auroc"], y)
+        gain = group["means"]["auroc"]["difference"]
         sure = gain["low"] is not None and (gain["low"] > 0 or gain["high"] < 0)
         colour = (GOOD if gain["value"] > 0 else BAD) if sure else MUTED
         interval(right, gain, y, colour, "s")
+        if "underdiagnosis" in group:
+            _both(axes.flat[2], group["underdiagnosis"], y)
     right.axvline(0, color=INK, linewidth=0.8)
-    left.set_title("mean AUROC", loc="left")
-    right.set_title("gain in mean AUROC (right of 0: better)", loc="left")
+    titles = ("mean AUROC", "gain in mean AUROC (right: better)", "sick, called healthy (left: better)")
+    for axis, title in zip(axes.flat, titles, strict=False):
+        axis.set_title(title, loc="left")
+        axis.grid(axis="x")
     left.set_yticks(places, rows)
     left.set_ylim((places[-1] if places else 0) + 0.8, (places[0] if places else 0) - 0.8)
-    for axis in (left, right):
-        axis.grid(axis="x")
     _legend(figure, names, readers=False)
     return figure
+
+
+def by_threshold(evaluation: Evaluation, names: Mapping[str, str] = DEFAULT_NAMES) -> Figure:
+    """The candidate's sensitivity, specificity and PPV at every threshold, and where the threshold in force lies."""
+
+    def draw(axis: Axes, finding: str) -> None:
+        points = np.array(evaluation["curves"]["candidate"][finding]["by_threshold"]).reshape(-1, 4)
+        for column, colour in enumerate(RATES.values(), start=1):
+            axis.plot(points[:, 0], points[:, column], color=colour, linewidth=1.5, drawstyle="steps-post")
+        axis.axvline(evaluation["models"]["candidate"]["thresholds"][finding], color=INK, linewidth=0.9, linestyle=":")
+
+    return _small_multiples(evaluation, draw, "threshold", "part", names, colours=RATES)
+
+
+def _both(axis: Axes, entry: Mapping[str, Any], y: float) -> None:
+    for model, offset in (("base", 0.16), ("candidate", -0.16)):
+        interval(axis, entry[model], y + offset, COLOURS[model])
 
 
 def confusion(evaluation: Evaluation, names: Mapping[str, str] = DEFAULT_NAMES) -> Figure:
@@ -194,6 +219,7 @@ FIGURES: dict[str, tuple[str, Callable[[Evaluation, Mapping[str, str]], Figure]]
     "precision_recall": ("Precision and recall", pr_curves),
     "calibration": ("Calibration", calibration),
     "confusion": ("Decisions of the candidate at its thresholds", confusion),
+    "by_threshold": ("Decisions of the candidate at other thresholds", by_threshold),
 }
 """File name: title and drawing function, in the order of the page."""
 
@@ -278,9 +304,16 @@ def _grid(count: int) -> tuple[Figure, Any]:
 
 
 def _small_multiples(
-    evaluation: Evaluation, draw: Callable[[Axes, str], None], x: str, y: str, names: Mapping[str, str]
+    evaluation: Evaluation,
+    draw: Callable[[Axes, str], None],
+    x: str,
+    y: str,
+    names: Mapping[str, str],
+    *,
+    colours: Mapping[str, str] | None = None,
 ) -> Figure:
-    findings = list(evaluation["findings"])
+    """A small plot a finding; the legend names the models, or else the colours given."""
+    findings = _labelled(evaluation)
     figure, axes = _grid(len(findings))
     for axis, finding in zip(axes.flat, findings, strict=False):
         axis.set_xlim(-0.02, 1.02)
@@ -295,7 +328,10 @@ def _small_multiples(
         axis.set_visible(False)
     figure.supxlabel(x, fontsize=9.5, color=MUTED)
     figure.supylabel(y, fontsize=9.5, color=MUTED)
-    _legend(figure, names, readers=bool(evaluation.get("readers")))
+    if colours is None:
+        _legend(figure, names, readers=bool(evaluation.get("readers")))
+    else:
+        named_legend(figure, colours)
     return figure
 
 
@@ -334,16 +370,17 @@ def _box(x: float, y: float, part: float, colour: str) -> Any:
     return Rectangle((x + 0.02, y + 0.02), 0.96, 0.96, facecolor=shade, edgecolor="none")
 
 
-def _legend(figure: Figure, names: Mapping[str, str], *, readers: bool) -> None:
+def _legend(figure: Figure, names: Mapping[str, str], *, readers: bool, others: Iterable[str] = ()) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=COLOURS[m], linewidth=2.5, marker="o", label=names[m]) for m in MODELS]
+    known = {**{names[model]: COLOURS[model] for model in MODELS}, **dict(zip(others, OTHERS, strict=False))}
+    handles = [Line2D([], [], color=colour, linewidth=2.5, marker="o", label=name) for name, colour in known.items()]
     if readers:
         mark = Line2D(
             [], [], color=COLOURS["reader"], linewidth=0, marker="x", markeredgewidth=1.6, label="radiologists"
         )
         handles.append(mark)
-    figure.legend(handles=handles, loc="outside upper right", ncols=3, frameon=False, fontsize=9.5, labelcolor=INK)
+    figure.legend(handles=handles, loc="outside upper right", ncols=5, frameon=False, fontsize=9.5, labelcolor=INK)
 
 
 def named_legend(figure: Figure, colours: Mapping[str, str]) -> None:
@@ -361,9 +398,15 @@ def _short(finding: str) -> str:
     return finding if len(finding) <= 20 else f"{finding[:18]}…"
 
 
+def _labelled(evaluation: Evaluation) -> list[str]:
+    """The findings of which at least one label is known: not every set from elsewhere labels all."""
+    table = evaluation["models"]["candidate"]["findings"]
+    return [finding for finding in evaluation["findings"] if table[finding]["n"]]
+
+
 def _by_candidate_auroc(evaluation: Evaluation) -> list[str]:
     table = evaluation["models"]["candidate"]["findings"]
-    return sorted(evaluation["findings"], key=lambda f: -(table[f]["auroc"]["value"] or 0.0))
+    return sorted(_labelled(evaluation), key=lambda f: -(table[f]["auroc"]["value"] or 0.0))
 
 
 def _label(evaluation: Evaluation, finding: str) -> str:

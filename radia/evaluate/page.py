@@ -213,12 +213,14 @@ def _cell(interval: Mapping[str, Any], *, signed: bool = False) -> str:
 _NOTES = {
     "final_results": "<p class=note>Bars are 95% intervals; in brackets, images in which the finding is present. "
     "* too few to be averaged.</p>",
-    "subgroups": "<p class=note>Green or red where the interval leaves out 0; gray where the data cannot tell.</p>",
+    "subgroups": "<p class=note>Green or red where the interval leaves out 0; gray where the data cannot tell. "
+    "Called healthy: the false-positive rate of No Finding, by which underdiagnosis is measured.</p>",
     "roc": "<p class=note>AUROC of the model in use → of the candidate.</p>",
     "precision_recall": "<p class=note>Average precision of the model in use → of the candidate; the gray line is "
     "the prevalence.</p>",
     "calibration": "<p class=note>On the diagonal, a probability means what it says; larger points hold more images. "
     "Expected calibration error of the model in use → of the candidate.</p>",
+    "by_threshold": "<p class=note>Dotted: the threshold in force, chosen on the validation part.</p>",
     "confusion": "<p class=note>Percentages are of the row: of the images with (without) the finding.</p>",
 }
 

@@ -381,7 +381,7 @@ class TestReport:
     def test_the_page_holds_everything_it_shows(self, page: Path) -> None:
         text = page.read_text()
         assert not re.search(r'(src|href)="(?!data:|#)', text)
-        assert text.count("data:image/png;base64,") == 8
+        assert text.count("data:image/png;base64,") == 9
         assert "17 labels" in text
         assert "Edema &lt;missed&gt;" in text
 
@@ -392,7 +392,7 @@ class TestReport:
 
     def test_every_figure_is_a_file_too(self, page: Path) -> None:
         names = {path.stem for path in (page.parent / "figures").glob("*.png")}
-        assert names == {"final_results", "subgroups", "roc", "precision_recall", "calibration", "confusion"}
+        assert names == {"final_results", "subgroups", "roc", "precision_recall", "calibration", "confusion", "by_threshold"}
 
     def test_a_finding_with_one_class_and_readers_do_not_break_the_page(self, tmp_path: Path) -> None:
         case = hospital(60)
