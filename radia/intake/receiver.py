@@ -56,7 +56,7 @@ def _today() -> date:
     return datetime.now(UTC).date()
 
 
-class _Server(ThreadedAssociationServer):  # type: ignore[misc]
+class _Server(ThreadedAssociationServer):
     """pynetdicom's server, which would shake hands for TLS, without a time limit, in the one thread that listens."""
 
     def __init__(self, *arguments: Any, handshake_seconds: float, connections: int, **options: Any) -> None:
@@ -66,8 +66,8 @@ class _Server(ThreadedAssociationServer):  # type: ignore[misc]
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """A connection as it came: nothing is read from it here."""
-        connection, address = self.socket.accept()
-        return connection, address
+        listener: socket.socket = self.socket  # type: ignore[assignment]  # None only before it listens
+        return listener.accept()
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether there is room for one more handshake; who is turned away has not been asked who it is."""
@@ -146,13 +146,13 @@ class Receiver:
         """The port it listens on, also where the settings left the choice to the system (0)."""
         return int(self._server.server_address[1])
 
-    def _listening(self) -> _Server:
+    def _listening(self) -> ThreadedAssociationServer:
         """Raises IntakeError."""
         address = (self._settings.host, self._settings.port)
         handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_CONN_CLOSE, self._closed)]
         entity, context = self._entity(), self._tls()
         try:
-            server: _Server = entity.make_server(
+            server = entity.make_server(
                 address,
                 ssl_context=context,
                 evt_handlers=handlers,
