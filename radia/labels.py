@@ -7,7 +7,7 @@ that names the column; that a report has no image, or an image no report, is cou
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,11 @@ def origin_column(finding: str) -> str:
     return f"{finding} origin"
 
 
+def cue_column(finding: str) -> str:
+    """The column that names what in a report gave the label of a finding."""
+    return f"{finding} cue"
+
+
 @dataclass(frozen=True)
 class LinkedLabels:
     """Labels by study.
@@ -46,6 +51,8 @@ class LinkedLabels:
     """Rows whose study has no image here."""
     studies_without_label: int
     """Studies with an image and no row."""
+    evidence: pd.DataFrame | None = None
+    """Of labels from reports: `study`, `language`, and `<finding> cue`, what in the report gave the label; no words."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -85,15 +92,40 @@ def link_tables(paths: Sequence[Path], pseudonymizer: Pseudonymizer, manifest: p
     Raises LabelError where files were given and no row of any matches.
     """
     tables: list[tuple[pd.DataFrame, str]] = []
+    told: list[pd.DataFrame] = []
     for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns):
         if path.name.endswith("reports.csv"):
             from radia.reports import label_reports, read_report_table
 
-            labelled = label_reports(read_report_table(path))
+            reports = read_report_table(path)
+            labelled = label_reports(reports)
+            told.append(report_evidence(reports))
             tables.append((_checked(by_id(labelled, name=path.name), path.name), REPORT))
         else:
             tables.append((read_label_table(path), GIVEN))
-    return _link_all(sorted(tables, key=lambda table: table[1] == GIVEN), pseudonymizer, manifest)
+    linked = _link_all(sorted(tables, key=lambda table: table[1] == GIVEN), pseudonymizer, manifest)
+    return replace(linked, evidence=_linked_evidence(told, pseudonymizer, manifest)) if told else linked
+
+
+def report_evidence(reports: pd.DataFrame) -> pd.DataFrame:
+    """What gave each label of `id`, `text`: `id`, `language`, and `<finding> cue` (`not mentioned` for a blank).
+
+    Cues by name, never a word of the report; several are joined by ` + `.
+    """
+    from radia.reports import label_report
+
+    rows = []
+    for number, text in zip(reports["id"], reports["text"], strict=True):
+        told = label_report(text if isinstance(text, str) else "")
+        languages = [piece.language for piece in told.evidence]
+        row: dict[str, object] = {"id": number, "language": max(set(languages), key=languages.count, default="unknown")}
+        for finding in FINDINGS:
+            pieces = [p for p in told.evidence if p.finding == finding and p.value == told.values[finding]]
+            cues = sorted({cue for piece in pieces for cue in piece.cues})
+            silent = "not mentioned" if told.values[finding] is None else "nothing else found"
+            row[cue_column(finding)] = " + ".join(cues) if cues else "plain statement" if pieces else silent
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def merge_reads(given: pd.DataFrame, reads: pd.DataFrame | None) -> pd.DataFrame:
@@ -167,6 +199,17 @@ def _link_all(
         )
     without = len(set(manifest["study"]) - set(linked.index))
     return LinkedLabels(_as_frame(linked), rows, unmatched, without)
+
+
+def _linked_evidence(
+    told: Sequence[pd.DataFrame], pseudonymizer: Pseudonymizer, manifest: pd.DataFrame
+) -> pd.DataFrame:
+    """By study; of several reports of a study the last file's last counts."""
+    together = pd.concat(told, ignore_index=True)
+    accession = [pseudonymizer.accession(str(number)) for number in together["id"]]
+    joined = together.assign(accession=accession).merge(_studies(manifest), on="accession")
+    kept = joined.drop_duplicates("study", keep="last").sort_values("study", ignore_index=True)
+    return kept[["study", "language", *(cue_column(finding) for finding in FINDINGS)]]
 
 
 def _studies(manifest: pd.DataFrame) -> pd.DataFrame:

@@ -21,15 +21,24 @@ if TYPE_CHECKING:
     from radia.snapshot import Snapshot
 
 
-def intake(run: Run, inbox: Path | None, *, labels: Path | None = None, reports: Path | None = None) -> list[Outcome]:
+def intake(
+    run: Run,
+    inbox: Path | None,
+    *,
+    labels: Path | None = None,
+    reports: Path | None = None,
+    quiet_seconds: float | None = None,
+) -> list[Outcome]:
     """Takes what is new in `inbox/<site>/…` into landing batches, and keeps tables of labels or reports beside them.
 
+    A site whose folder changed less than `quiet_seconds` ago (None: as the settings say) waits for the next time.
     Nothing new is no error once a batch has been received. Raises EmptyInbox when nothing ever was.
     """
     from radia import intake as domain
     from radia.labels import read_label_table
 
     landing = run.workspace.landing
+    quiet = run.settings.intake.quiet_seconds if quiet_seconds is None else quiet_seconds
     if labels is not None:
         read_label_table(labels)
         _keep_table(labels, landing / "tables", "labels")
@@ -40,14 +49,23 @@ def intake(run: Run, inbox: Path | None, *, labels: Path | None = None, reports:
         _keep_table(reports, landing / "tables", "reports")
     if inbox is not None:
         try:
-            domain.take_folder(inbox, landing, today=datetime.now(UTC).date())
+            domain.take_folder(inbox, landing, today=datetime.now(UTC).date(), quiet_seconds=quiet)
         except EmptyInbox:
             if not domain.receipts(landing):
                 raise
-    received = domain.receipts(landing)
+    received = all_received(run)
     if not received:
-        raise EmptyInbox(f"nothing was received yet: put DICOM files under {run.workspace.root}/inbox/<site>/")
-    return [_received(run, landing, receipt) for receipt in received]
+        wait = f", and wait until a site's folder was quiet for {quiet:.0f} s" if quiet else ""
+        raise EmptyInbox(f"nothing was received yet: put DICOM files under {run.workspace.root}/inbox/<site>/{wait}")
+    return received
+
+
+def all_received(run: Run) -> list[Outcome]:
+    """Every batch, however it came, oldest first; what the ledger does not know yet is told to it."""
+    from radia.intake import receipts
+
+    landing = run.workspace.landing
+    return [_received(run, landing, receipt) for receipt in receipts(landing)]
 
 
 def deidentify(run: Run) -> list[Outcome]:
@@ -73,6 +91,8 @@ def labels(run: Run) -> Outcome:
     def work() -> tuple[dict[str, str], dict[str, Any]]:
         linked = link_tables(tables, Pseudonymizer(load_key(site.key_file)), load(site.manifest))
         _write_parquet(linked.frame, target)
+        if linked.evidence is not None:
+            _write_parquet(linked.evidence, site.labels / "evidence.parquet")
         return {"labels": digests.of_file(target)}, linked.counts
 
     inputs = {path.name: path.name.split(".")[0] for path in tables} | _manifest_inputs(site)
@@ -187,15 +207,15 @@ def table_of(run: Run, name: str, given: str = "", *, inbox: str = "") -> Path |
     return usual if not inbox and usual.is_file() else None
 
 
-def inbox_listing(run: Run, *, quiet_seconds: float = 30.0) -> str | None:
-    """A digest of what lies in the usual inbox, or None while it is empty or was written to a moment ago."""
+def inbox_listing(run: Run, *, quiet_seconds: float) -> str | None:
+    """A digest of what lies in the usual inbox, but for sites that are still growing; None where nothing else is."""
+    from radia.intake.folder import quiet_files
+
     inbox = inbox_of(run)
-    files = sorted(path for path in inbox.rglob("*") if path.is_file()) if inbox else []
-    states = [(path.relative_to(run.workspace.root).as_posix(), path.stat()) for path in files]
-    newest = max((state.st_mtime for _, state in states), default=None)
-    if newest is None or datetime.now(UTC).timestamp() - newest < quiet_seconds:
+    if inbox is None:
         return None
-    return digests.of_json([[name, state.st_size, state.st_mtime_ns] for name, state in states])
+    states = [(path.relative_to(inbox).as_posix(), path.stat()) for path in quiet_files(inbox, quiet_seconds)]
+    return digests.of_json([[name, state.st_size, state.st_mtime_ns] for name, state in states]) if states else None
 
 
 def batches(site: Workspace) -> list[str]:
