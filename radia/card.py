@@ -13,6 +13,7 @@ from radia.findings import FINDINGS
 from radia.metrics import shown
 
 if TYPE_CHECKING:
+    from radia.model import Checkpoint
     from radia.snapshot import Snapshot
 
 INTENDED_USE = """\
@@ -21,6 +22,9 @@ for each finding named below. It supports a radiologist's reading and never repl
 
 Not for: children, lateral views, other body parts, photographs of films, triage without a reader, findings not named
 here, or a hospital whose images were not part of the evaluation below."""
+
+FIGURES = ("final_results", "subgroups", "calibration")
+"""The figures of the evaluation that stand on the card."""
 
 LIMITS = (
     "Thresholds were chosen on the validation part of the same hospitals; elsewhere they must be chosen again.",
@@ -64,6 +68,25 @@ def model_card(
     ]
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections if text)
     return f"# {model}: chest radiograph findings\n\n{body}\n"
+
+
+def licences_of(checkpoint: Checkpoint) -> list[str]:
+    """What is known of the licence of a model's base."""
+    if not checkpoint.licence:
+        return []
+    return [f"the base model's weights ({checkpoint.source}): {checkpoint.licence}"]
+
+
+def training_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What of a model's training is worth a line: backbone, input, and the plain values that the training noted."""
+    plain = {name: value for name, value in checkpoint.training.items() if isinstance(value, str | int | float)}
+    return {
+        "backbone": checkpoint.backbone,
+        "pooling": checkpoint.pooling,
+        "input": f"{checkpoint.side} × {checkpoint.side}",
+        "temperature": f"{checkpoint.temperature:.3f}",
+        **plain,
+    }
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -1,7 +1,8 @@
 """`radia demo`: the whole main job on the embedded hospital, and how its results compare with what is known there.
 
 A real hospital does not know its true labels; this one does, so the demonstration can say how many suspects are truly
-wrong and what the models' true performance is. The job itself sees none of it.
+wrong and what the models' true performance is. The job itself sees none of it but the boxes of findings on held-out
+images, against which it holds heat maps.
 """
 
 from __future__ import annotations

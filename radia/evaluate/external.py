@@ -68,28 +68,28 @@ def open_external(name: str, settings: ExternalSettings) -> ExternalSet:
 
 def evaluate_external(
     found: ExternalSet,
-    probabilities: Mapping[str, metrics.Floats],
+    base: metrics.Floats,
+    candidate: metrics.Floats,
     *,
-    thresholds: Mapping[str, Mapping[str, float]],
+    base_thresholds: Mapping[str, float],
+    candidate_thresholds: Mapping[str, float],
     settings: EvaluateSettings,
     seed: int,
 ) -> dict[str, Any]:
-    """The dict of `evaluate_candidate` for an external set. probabilities: [n images, 14] of each model by its name.
+    """The dict of `evaluate_candidate` for an external set, from probabilities [n images, 14].
 
-    Models: base, candidate, and whatever others there are. Uncertain and blank labels are left out.
+    Uncertain and blank labels are left out; there are no subgroups.
     """
     codes = np.searchsorted(found.unit_names, found.units)
     first = np.unique(codes, return_index=True)[1]
     truth = found.public.labels[first].copy()
     truth[truth == UNCERTAIN] = np.nan
-    by_unit = {model: _largest(values, codes, len(first)) for model, values in probabilities.items()}
     return evaluate_candidate(
         truth,
-        by_unit.pop("base"),
-        by_unit.pop("candidate"),
-        base_thresholds=thresholds["base"],
-        candidate_thresholds=thresholds["candidate"],
-        others={model: (values, thresholds[model]) for model, values in by_unit.items()},
+        _largest(base, codes, len(first)),
+        _largest(candidate, codes, len(first)),
+        base_thresholds=base_thresholds,
+        candidate_thresholds=candidate_thresholds,
         patients=found.public.patients[first],
         groups=pd.DataFrame(index=range(len(first))),
         settings=settings,

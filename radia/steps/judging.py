@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,8 +59,10 @@ def external(run: Run, models: Mapping[str, Path]) -> dict[str, Any]:
         images = _packed(run, found)
         out[name] = evaluate_external(
             found,
-            {model: _predicted(run, folder, found, images) for model, folder in models.items()},
-            thresholds={model: read_checkpoint(folder).thresholds for model, folder in models.items()},
+            _predicted(run, models[BASE], found, images),
+            _predicted(run, models[CANDIDATE], found, images),
+            base_thresholds=read_checkpoint(models[BASE]).thresholds,
+            candidate_thresholds=read_checkpoint(models[CANDIDATE]).thresholds,
             settings=run.settings.evaluate,
             seed=run.settings.seed,
         )
@@ -80,7 +83,7 @@ def heat_maps(run: Run, models: Mapping[str, Path]) -> dict[str, Any]:
     from radia.images import ImageStore
     from radia.localisation import read_regions
 
-    if not run.settings.evaluate.regions:
+    if not _has_regions(run):
         return {}
     frozen = current_snapshot(run)
     held_out = frozen.images[frozen.images["split"] == "test"]
@@ -88,6 +91,18 @@ def heat_maps(run: Run, models: Mapping[str, Path]) -> dict[str, Any]:
     patients = dict(zip(held_out["image"], held_out["patient"], strict=True))
     read = ImageStore(run.workspace.images).read
     return {name: _localised(run, models[name], regions, read, patients, shapes) for name in (BASE, CANDIDATE)}
+
+
+def open_critical_checks(run: Run) -> int:
+    """How many critical rules of data quality are not met now.
+
+    None in a folder without a report, to which a snapshot was brought back: it was frozen when none was open.
+    """
+    path = run.workspace.quality / "report.json"
+    if not path.is_file():
+        return 0
+    report = json.loads(path.read_text())
+    return sum(result["severity"] == "critical" and not result["passed"] for result in report["results"])
 
 
 def external_inputs(run: Run) -> dict[str, str]:
@@ -99,9 +114,14 @@ def external_inputs(run: Run) -> dict[str, str]:
         tables += [*Path(settings.readers).glob("*.csv")] if settings.readers else []
         tables += [Path(settings.regions)] if settings.regions else []
         inputs[f"external/{name}"] = digests.of_json([[path.name, digests.of_file(path)] for path in sorted(tables)])
-    if run.settings.evaluate.regions:
+    if _has_regions(run):
         inputs["regions"] = digests.of_file(_regions_file(run))
     return inputs
+
+
+def _has_regions(run: Run) -> bool:
+    """Whether boxes are given. A folder to which only a snapshot was brought back has no films to lay them on."""
+    return bool(run.settings.evaluate.regions) and any(run.workspace.manifest.glob("*.parquet"))
 
 
 def _regions_file(run: Run) -> Path:

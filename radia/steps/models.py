@@ -15,6 +15,8 @@ from radia.errors import SnapshotError
 from radia.findings import FINDINGS, training_targets
 from radia.settings import LabelSettings
 from radia.steps.data import blind_reads, current_snapshot, label_inputs, read_inputs
+from radia.steps.judging import IN_USE, external, external_inputs, heat_maps, models_of, open_critical_checks
+from radia.steps.monitoring import shift_since_training
 from radia.steps.reads import gold_inputs, gold_reads, test_studies
 from radia.steps.run import Outcome, Run, Work, once, recorded
 from radia.workspace import Workspace, written_whole
@@ -159,6 +161,8 @@ def evaluate(run: Run) -> Outcome:
 
     site, frozen = run.workspace, current_snapshot(run)
     target = site.evaluation / "metrics.json"
+    models = models_of(run)
+    names = {"base": "base" if IN_USE in models else IN_USE, "candidate": "candidate"}
 
     def work() -> tuple[dict[str, str], dict[str, Any]]:
         held_out = frozen.images["split"].to_numpy() == "test"
@@ -183,20 +187,43 @@ def evaluate(run: Run) -> Outcome:
             settings=run.settings.evaluate,
             seed=run.settings.seed,
             estimates={} if gold is None else _under_noise(run, frozen, rows, base, candidate, gold, limits),
+            others={
+                name: (
+                    _predict(run, folder, frozen, name, only=held_out).probabilities.astype(float),
+                    read_checkpoint(folder).thresholds,
+                )
+                for name, folder in models.items()
+                if name not in names
+            },
         )
         result["gold_reads"] = 0 if gold is None else len(gold)
+        result["open_critical_checks"] = open_critical_checks(run)
+        result["external"] = external(run, models)
+        further = {
+            "others": result.pop("others"),
+            "heat_maps": heat_maps(run, models),
+            "shift": shift_since_training(run, models["base"]),
+        }
         with written_whole(site.evaluation) as folder:
             folder.mkdir()
             for used in (site.gold_reads, site.suspects / "present.parquet"):
                 if used.is_file():
                     shutil.copyfile(used, folder / used.name)
             (folder / "metrics.json").write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+            (folder / "further.json").write_text(json.dumps(further, indent=1, sort_keys=True) + "\n")
             (folder / "settings.json").write_text(run.settings.model_dump_json(indent=1) + "\n")
             _predictions_table(rows, base, candidate).to_parquet(folder / "predictions.parquet", index=False)
             decision = decide(result, run.settings.gate)
             pictures = _worst_misses(run, rows, truth, candidate)
+            shown = {**result, **further}
             domain.write_report(
-                folder, result, decision=decision, pictures=pictures, leading=[domain.noisy_section(result)]
+                folder,
+                shown,
+                decision=decision,
+                pictures=pictures,
+                leading=[domain.noisy_section(result)],
+                sections=domain.further_sections(shown, names),
+                names=names,
             )
         return {"metrics": digests.of_file(target)}, domain.headline(result)
 
@@ -206,9 +233,13 @@ def evaluate(run: Run) -> Outcome:
         "candidate": digests.of_folder(site.models / "candidate"),
         "settings": run.settings.evaluate.digest(),
         "gate": run.settings.gate.digest(),
+        "monitor": run.settings.monitor.digest(),
+        "open_critical_checks": str(open_critical_checks(run)),
+        **{name: digests.of_folder(folder) for name, folder in models.items()},
+        **external_inputs(run),
         **gold_inputs(site),
     }
-    return once(run, "evaluate", inputs=inputs, produces=[target], work=work)
+    return once(run, "evaluate", inputs=inputs, produces=[target, site.evaluation / "further.json"], work=work)
 
 
 def gate(run: Run) -> Outcome:
@@ -235,11 +266,13 @@ def register(run: Run) -> Outcome:
     """Logs the run in MLflow and registers the candidate, which then waits for a person's approval."""
     from radia import card, registry
     from radia.images import ImageStore
+    from radia.model import read_checkpoint
 
     site, frozen = run.workspace, current_snapshot(run)
     metrics = json.loads((site.evaluation / "metrics.json").read_text())
+    further = json.loads((site.evaluation / "further.json").read_text())
     decision = json.loads((site.evaluation / "decision.json").read_text())
-    verdict = "passed" if decision["passed"] else "not passed"
+    verdict, described = "passed" if decision["passed"] else "not passed", read_checkpoint(site.models / "candidate")
     evidence = {
         "snapshot": frozen.digest,
         "checkpoint": digests.of_folder(site.models / "candidate"),
@@ -252,7 +285,7 @@ def register(run: Run) -> Outcome:
             site,
             run_name=f"retrain {frozen.digest[:12]}",
             params=_flat(run.settings.model_dump(mode="json")),
-            metrics=registry.flat_metrics(metrics),
+            metrics=registry.flat_metrics({**metrics, **further}),
             artifacts=[site.evaluation, site.quality],
             checkpoint=site.models / "candidate",
             tags={
@@ -262,7 +295,15 @@ def register(run: Run) -> Outcome:
                 "gate": verdict,
                 "ledger": str(run.ledger.head()),
             },
-            card=card.model_card(metrics=metrics, decision=decision, snapshot=frozen, evidence=evidence),
+            card=card.model_card(
+                metrics=metrics,
+                decision=decision,
+                snapshot=frozen,
+                evidence=evidence,
+                licences=card.licences_of(described),
+                training=card.training_of(described),
+                figures=[f"evaluation/figures/{name}.png" for name in card.FIGURES],
+            ),
             input_example=ImageStore(site.images).read(list(frozen.images["image"][:2])),
         )
         return {f"cxr-candidate/{candidate.version}": candidate.run_id, "record": candidate.record}, {
