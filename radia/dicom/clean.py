@@ -26,6 +26,7 @@ _LUT, _LUT_DATA = 0x00283002, 0x00283006
 _CODE_VALUE, _CODE_SCHEME, _CODE_MEANING = 0x00080100, 0x00080102, 0x00080104
 _CODE_VALUES = (_CODE_VALUE, 0x00080119, 0x00080120)  # short, long, or a URN
 _CONCEPT_NAME, _VALUE_TYPE, _TEXT_VALUE, _VERIFYING_OBSERVER = 0x0040A043, 0x0040A040, 0x0040A160, 0x0040A073
+_PERFORMED_STEP = 0x00081111
 _STANDARD_SCHEMES = frozenset(
     ["SCT", "SRT", "SNM3", "DCM", "LN", "UCUM", "RADLEX", "RADELEMENT", "FMA", "NCIt", "UMLS", "I9", "I10", "ICD10"]
 )
@@ -74,6 +75,8 @@ class Cleaner:
         self._identity(kept, dataset)
         self._age(kept, dataset)
         self._says_cleaned(kept, pixels=pixels)
+        if not pixels and _PERFORMED_STEP in dataset.elements:
+            kept.elements[_PERFORMED_STEP] = Element(_PERFORMED_STEP, "SQ", items=[])  # reports require it, if empty
         return kept
 
     # --- any level
@@ -138,12 +141,13 @@ class Cleaner:
         if concept is None:
             return True  # no content item: the rules of its attributes suffice
         named = (concept.items or [Dataset()])[0]
-        action = self.profile.content_action(named.text(_CODE_VALUE), named.text(_CODE_SCHEME))
+        value_type = item.text(_VALUE_TYPE)
+        action = self.profile.content_action(named.text(_CODE_VALUE), named.text(_CODE_SCHEME), value_type)
         if action is Action.REMOVE:
             return False
         if "clean_structured_content" in self.profile.options:
             return True
-        return action is not Action.DUMMY and item.text(_VALUE_TYPE) in ("NUM", "CODE", "NUMERIC")
+        return action is not Action.DUMMY and value_type in ("NUM", "CODE", "NUMERIC")
 
     def _sequence(self, element: Element, encodings: list[str], path: str) -> Element:
         path = f"{path}{element.tag:08X}/"

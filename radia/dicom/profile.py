@@ -108,11 +108,16 @@ class ContentItem:
 
 
 @cache
-def content_items() -> dict[tuple[str, str], ContentItem]:
-    """Table E.3.4-1 (Clean Structured Content): what becomes of a content item, by its concept's code and scheme."""
+def content_items() -> dict[tuple[str, str, str], ContentItem]:
+    """Table E.3.4-1 (Clean Structured Content): what becomes of a content item, by its concept's code and scheme and by
+    the type of its value.
+    """
+    rows = csv.DictReader(_read("ps3_15_table_e3_4_1.csv").splitlines())
     return {
-        (row["code"], row["scheme"]): ContentItem(row["basic"], {o: row[o] for o in OPTIONS if row.get(o)})
-        for row in csv.DictReader(_read("ps3_15_table_e3_4_1.csv").splitlines())
+        (row["code"], row["scheme"], row["value_type"]): ContentItem(
+            row["basic"], {option: row[option] for option in OPTIONS if row.get(option)}
+        )
+        for row in rows
     }
 
 
@@ -173,9 +178,9 @@ class Profile:
                     return self._repeating[name]
         return _GONE
 
-    def content_action(self, code: str, scheme: str) -> Action | None:
+    def content_action(self, code: str, scheme: str, value_type: str) -> Action | None:
         """What to do with a content item of structured content; None where table E.3.4-1 does not know the concept."""
-        item = content_items().get((code, scheme))
+        item = content_items().get((code, scheme, value_type))
         if item is None:
             return None
         return resolve(Row("", "", item.basic, item.options), self.options)

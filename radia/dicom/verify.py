@@ -80,7 +80,7 @@ class _Walk:
                     if tag not in _META:
                         raise _odd()
                 else:
-                    self._judge(tag)
+                    self._judge(tag, length)
                     if vr == b"SQ":
                         self._sequence(start, start + length)
                     if tag == 0x00120064:
@@ -111,15 +111,15 @@ class _Walk:
     def _elements(self, position: int, end: int) -> None:
         while position < end:
             tag, vr, start, length = self._next(position)
-            self._judge(tag)
+            self._judge(tag, length)
             position = start + length
             if position > end:
                 raise _odd()
             if vr == b"SQ":
                 self._sequence(start, position)
 
-    def _judge(self, tag: int) -> None:
-        if tag in _STATED or self.profile.rule(tag).action is not Action.REMOVE:
+    def _judge(self, tag: int, length: int) -> None:
+        if not length or tag in _STATED or self.profile.rule(tag).action is not Action.REMOVE:
             return
         if tag & 0x10000 and self.private_allowed:
             return
