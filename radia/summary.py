@@ -39,6 +39,58 @@ def metric_rows(run: Run) -> list[dict[str, Any]]:
     return comparison_rows(json.loads((run.workspace.evaluation / "metrics.json").read_text()))
 
 
+def read_states(run: Run) -> list[dict[str, Any]]:
+    """How many queued studies are in each state: a row a queue and state."""
+    from radia.steps import reads_status
+
+    if not run.workspace.read_queue.is_file():
+        return []
+    states = reads_status(run)["states"]
+    return [
+        {"queue": queue, "state": state, "studies": count}
+        for queue, counts in states.items()
+        for state, count in counts.items()
+    ]
+
+
+def noise_rows(run: Run) -> list[dict[str, Any]]:
+    """How often the test side's labels are wrong, a row a finding; empty while nothing was read."""
+    noise = _noise(run)
+    return [
+        {
+            "finding": finding,
+            "reads": entry["reads"],
+            "wrong (read)": _percent(entry["wrong"]),
+            "wrong (inferred)": _percent(entry["inferred"]["wrong"]),
+            "missed (inferred)": _percent(entry["inferred"]["missed"]),
+            "invented (inferred)": _percent(entry["inferred"]["invented"]),
+        }
+        for finding, entry in noise.get("findings", {}).items()
+    ]
+
+
+def noise_pictures(run: Run) -> dict[str, str]:
+    """The figures of the noise page that exist, by name, as PNG data URIs."""
+    folder = run.workspace.evaluation / "figures"
+    found = [folder / f"{name}.png" for name in ("noise_findings", "noise_power")]
+    return {
+        path.stem.replace("_", " "): "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+        for path in found
+        if path.is_file()
+    }
+
+
+def _noise(run: Run) -> dict[str, Any]:
+    path = run.workspace.evaluation / "noise.json"
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def _percent(entry: dict[str, Any]) -> str:
+    if entry["value"] is None:
+        return "not known"
+    return f"{entry['value']:.1%} ({entry['low']:.1%} to {entry['high']:.1%})"
+
+
 def example_picture(run: Run) -> str:
     """One image of the archive as a PNG data URI, half its size."""
     from PIL import Image
@@ -73,6 +125,7 @@ def run_summary(run: Run) -> dict[str, Any]:
         "suspects": recorded(site, "suspects")[0].summary,
         "training": recorded(site, "finetune")[0].summary,
         "evaluation": recorded(site, "evaluate")[0].summary,
+        "noise": _told_noise(run),
         "gate": recorded(site, "gate")[0].summary,
         "candidate": register,
         "report": str(site.evaluation / "report.html"),
@@ -92,6 +145,7 @@ def told(result: dict[str, Any], site: Workspace) -> str:
         f"{split['test']} test images of {result['snapshot']['patients']} patients",
         f"Suspects   {result['suspects']['likely_wrong']} of {result['suspects']['labels']} labels are likely wrong",
         f"Evaluation {result['evaluation']['sentence']}",
+        *_noise_lines(result["noise"]),
         f"Gate       {'passed' if result['gate']['passed'] else 'not passed'}: {_rules(result['gate']['rules'])}",
         f"MLflow     {result['candidate']['model']} version {result['candidate']['version']} waits for approval",
         f"Report     {result['report']}",
@@ -103,6 +157,26 @@ def told(result: dict[str, Any], site: Workspace) -> str:
             position, "Base       no model was in use: the embedded stand-in, trained on phantoms, took its place"
         )
     return "\n".join(lines)
+
+
+def _told_noise(run: Run) -> dict[str, Any]:
+    """What reads say of the test side, with the sentence of the noise-aware evaluation; empty on a site without it."""
+    from radia.evaluate.noisy import sentence
+
+    outcome = recorded(run.workspace, "noise")
+    if not outcome:
+        return {}
+    metrics = json.loads((run.workspace.evaluation / "metrics.json").read_text())
+    page = str(run.workspace.evaluation / "noise.html")
+    simulated = bool(_noise(run).get("simulated"))
+    return {**outcome[0].summary, "evaluation": sentence(metrics), "page": page, "simulated": simulated}
+
+
+def _noise_lines(noise: dict[str, Any]) -> list[str]:
+    if not noise:
+        return []
+    who = "Reads (by simulated readers) " if noise["simulated"] else "Reads      "
+    return [f"{who}{noise['sentence']}", f"           {noise['evaluation']}", f"           {noise['page']}"]
 
 
 def _failed(names: list[str]) -> str:

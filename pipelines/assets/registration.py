@@ -12,7 +12,7 @@ from radia import __version__, steps
     owners=["team:machine-learning"],
     kinds={"mlflow"},
     code_version=__version__,
-    deps=["decision", "suspects"],
+    deps=["decision", "suspects", "label_noise"],
 )
 def registered_candidate(context: dg.AssetExecutionContext, site: Site) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """The new version of `cxr-candidate`, with everything a person needs to decide, waiting for approval."""

@@ -23,7 +23,7 @@ def base_model(context: dg.AssetExecutionContext, site: Site) -> dg.MaterializeR
     owners=["team:machine-learning"],
     kinds={"pytorch"},
     code_version=__version__,
-    deps=["snapshot", "base_model"],
+    deps=["snapshot", "base_model", "suspects"],
     pool="gpu",
 )
 def candidate(context: dg.AssetExecutionContext, site: Site) -> dg.MaterializeResult:  # type: ignore[type-arg]
