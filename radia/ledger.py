@@ -83,6 +83,7 @@ class Action(StrEnum):
     MONITOR = "monitor"
     WITHDRAW = "withdraw"
     ERASE = "erase"
+    REIDENTIFY = "reidentify"
     RESTORE = "restore"
     BUNDLE = "bundle"
     IMPORTED = "imported"

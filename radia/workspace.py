@@ -31,6 +31,11 @@ class Workspace:
         return self.root / "quarantine"
 
     @property
+    def crosswalk(self) -> Path:
+        """The encrypted way back from pseudonyms, for the holder of the key."""
+        return self.landing / "crosswalk"
+
+    @property
     def key_file(self) -> Path:
         """The pseudonymisation key, mode 0600."""
         return self.root / "keys" / "pseudonyms.key"

@@ -251,12 +251,15 @@ def _keep_table(table: Path, folder: Path, kind: str) -> None:
 
 
 def _deidentify_batch(run: Run, batch: str) -> Outcome:
-    from radia.dicom.deidentify import deidentify_tree
+    from radia.dicom.deidentify import check_key, deidentify_tree
     from radia.dicom.profile import table_sha256
     from radia.dicom.pseudonyms import Pseudonymizer, load_key
 
     site, settings = run.workspace, run.settings.deidentify
     key = load_key(site.key_file, create=not any(site.clean.glob("*/outcomes.parquet")))
+    fingerprint = Pseudonymizer(key).fingerprint
+    for archive in sorted(path for path in site.clean.glob("*") if path.is_dir()):
+        check_key(archive, fingerprint)
     target = site.clean / batch / "outcomes.parquet"
 
     def work() -> Work:
@@ -265,6 +268,7 @@ def _deidentify_batch(run: Run, batch: str) -> Outcome:
             site.clean / batch,
             key=key,
             settings=settings,
+            crosswalk=site.crosswalk,
             progress=run.ticker(f"clean {batch}"),
             scale=run.settings.scale,
         )
@@ -282,7 +286,7 @@ def _deidentify_batch(run: Run, batch: str) -> Outcome:
         "receipt": digests.of_file(site.landing / batch / "receipt.json"),
         "settings": settings.digest(),
         "table": table_sha256(),
-        "key": Pseudonymizer(key).fingerprint,
+        "key": fingerprint,
     }
     return once(run, "deidentify", batch, inputs=inputs, produces=[target], work=work)
 

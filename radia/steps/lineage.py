@@ -12,6 +12,7 @@ from radia.steps.run import Run
 if TYPE_CHECKING:
     from radia.approval import Acted
     from radia.audit import Audit
+    from radia.dicom.crosswalk import Origin
     from radia.registry import Promotion
     from radia.trace import Tree
     from radia.withdrawal import Withdrawal
@@ -59,6 +60,25 @@ def withdraw(run: Run, patient: str, *, reason: str = "") -> Withdrawal:
 
     key = load_key(run.workspace.key_file) if run.workspace.key_file.is_file() else None
     return withdrawal.withdraw(run.workspace, run.ledger, patient, actor=run.actor, key=key, reason=reason)
+
+
+def reidentify(run: Run, pseudonym: str, *, key: bytes, crosswalk: Path, person: str, reason: str) -> list[Origin]:
+    """What a pseudonym stands for, for the holder of the key; the ledger keeps who asked, and for which pseudonym.
+
+    Raises UnknownId where nothing stands behind it, KeyFileError where the crosswalk was sealed with another key.
+    """
+    from radia.dicom.crosswalk import Crosswalk
+    from radia.dicom.pseudonyms import Pseudonymizer
+    from radia.ledger import Action
+
+    found = Crosswalk(crosswalk, key).origins(pseudonym)
+    run.ledger.append(
+        Action.REIDENTIFY,
+        actor=run.actor,
+        subjects=[pseudonym],
+        parameters={"person": person, "reason": reason, "key": Pseudonymizer(key).fingerprint, "files": len(found)},
+    )
+    return found
 
 
 def promote(run: Run, version: str, *, approver: str, reason: str, override: str = "") -> Promotion:
