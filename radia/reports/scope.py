@@ -129,10 +129,10 @@ def _state_items(found: Sequence[Found], index: int, lexicon: Lexicon, tokens: S
 
 def _predicate(found: Sequence[Found], index: int, values: Iterable[str], tokens: Sequence[Word]) -> Found | None:
     subject = found[index]
-    before = found[index - 1] if index else None
+    before, between = _ahead_of_doubt(found, index)
     behind = next(_following_predicates(found, index, values), None)
     ahead = before if before and before.meaning.kind == "predicate" and before.meaning.name in values else None
-    if ahead and subject.start - ahead.end > 1:
+    if ahead and subject.start - ahead.end - between > 1:
         ahead = None
     if behind and ahead:
         crosses = any(token.text in {",", ":"} for token in tokens[subject.end : behind.start])
@@ -141,6 +141,16 @@ def _predicate(found: Sequence[Found], index: int, values: Iterable[str], tokens
     if behind or ahead:
         return behind or ahead
     return _shared_predicate(found, index, values)
+
+
+def _ahead_of_doubt(found: Sequence[Found], index: int) -> tuple[Found | None, int]:
+    """The phrase ahead of a part, doubts left out ("elargissement possible du mediastin"), and the words of these."""
+    between = 0
+    for phrase in reversed(found[:index]):
+        if phrase.meaning.name != "doubt near":
+            return phrase, between
+        between += phrase.end - phrase.start
+    return None, between
 
 
 def _following_predicates(found: Sequence[Found], index: int, values: Iterable[str]) -> Iterator[Found]:
@@ -193,8 +203,9 @@ def _apply_ahead(items: Sequence[_Item], tokens: Sequence[Word], lexicon: Lexico
                 value = None
         elif name in {"comma", "and"} and value is not None:
             joined = True
-            if not _list_goes_on(
-                items, index, tokens, lexicon, doubted=value != ABSENT and cue != "differential ahead"
+            doubted = value != ABSENT and cue != "differential ahead"
+            if not _list_goes_on(items, index, tokens, lexicon, doubted=doubted) or (
+                cue == "removal ahead" and any(item.cue == NORMAL for item in _until_join(items[index + 1 :]))
             ):
                 value = None
 

@@ -41,7 +41,9 @@ def sentences_to_read(text: str) -> tuple[list[Sentence], bool]:
     read = [(tokens, section) for tokens, section in _sectioned(pieces) if section in READ or section == UNHEADED]
     counts = [_counts(tokens) for tokens, _ in read]
     total = sum(counts, Counter[str]())
-    if _is_foreign(total) or (not _common(total) and total["unknown"] >= max(2, 2 * max(total[n] for n in LANGUAGES) + 1)):
+    if _is_foreign(total) or (
+        not _common(total) and total["unknown"] >= max(2, 2 * max(total[n] for n in LANGUAGES) + 1)
+    ):
         return [], True
     main = max(LANGUAGES, key=lambda name: _score(total, name))
     kept: list[Sentence] = []
@@ -67,7 +69,7 @@ def _pieces(text: str) -> Iterator[tuple[list[Word], str]]:
 
 
 def _with_normal_written(tokens: list[Word]) -> list[Word]:
-    """The words with "N" written out where it stands for "normal": after a known word, and before a mark ("Coeur N.")."""
+    """The words with "N" written out where it stands for "normal": after a known word and before a mark."""
     return [
         Word("normal", token.start, token.end) if token.text == "n" and _stands_for_normal(tokens, at) else token
         for at, token in enumerate(tokens)
@@ -119,6 +121,7 @@ class _Place:
 def _sectioned(pieces: list[tuple[list[Word], str]]) -> list[tuple[list[Word], str]]:
     """Sentences with their sections."""
     cut = [part for piece in pieces for part in _cut_at_headings(*piece)]
+    findings_headed = any(heading == "findings" for _, heading, _ in cut)
     last_read = max((i for i, (_, heading, _) in enumerate(cut) if heading in READ), default=-1)
     result: list[tuple[list[Word], str]] = []
     place = _Place()
@@ -128,7 +131,9 @@ def _sectioned(pieces: list[tuple[list[Word], str]]) -> list[tuple[list[Word], s
         if tokens:
             result.append((tokens, place.section))
             place.has_content = True
-        closes = end == "\n\n" or (number > last_read and end in {".", "\n"}) or place.section == "identity"
+        nothing_follows = number > last_read and end in {".", "\n"}
+        unheaded_follow = end == "\n" and not findings_headed  # "Indication: ... / the findings / Conclusion: ..."
+        closes = end == "\n\n" or nothing_follows or unheaded_follow or place.section == "identity"
         if place.has_content and closes and end and place.section not in READ:
             place = _Place()
     return result
@@ -218,6 +223,11 @@ def _common(counts: Counter[str]) -> int:
 
 def _is_foreign(counts: Counter[str]) -> bool:
     return counts["foreign"] > _common(counts)
+
+
+def _is_unknown(counts: Counter[str]) -> bool:
+    """Whether no common word is there and the unknown words are two or more, and twice those of the lexicons."""
+    return not _common(counts) and counts["unknown"] > max(1, 2 * max(counts[name] for name in LANGUAGES))
 
 
 def _score(counts: Counter[str], language: str) -> int:

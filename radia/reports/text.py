@@ -13,7 +13,8 @@ from itertools import pairwise
 
 SENTENCE_END = frozenset({".", ";", "!", "\n", "\n\n", "•"})
 _TOKEN = re.compile(
-    r"(?<![a-z])[wsrch]/[opw](?![a-z])|[a-z0-9]+(?:[.,][0-9]+)*\+?|\n(?:[ \t\r\f\v]*\n)*|[.,;:!?()/•<>]|(?<![^\s(,;:.])ø(?=\s)|(?<=\s)[-*](?=\s)"
+    r"(?<![a-z])[wsrch]/[opw](?![a-z])|[a-z0-9]+(?:[.,][0-9]+)*\+?|"
+    r"\n(?:[ \t\r\f\v]*\n)*|[.,;:!?()/•<>]|(?<![^\s(,;:.])ø(?=\s)|(?<=\s)[-*](?=\s)"
 )
 _PLAIN = {
     ord(c): d
@@ -111,7 +112,8 @@ def _line_breaks(text: str) -> set[int]:
         if cased and first[:1].islower():
             continue
         fits = len(line) + 1 + len(first) <= width
-        if fits or len(line) < _SURE_WRAP or (cased and first[:1].isupper() and line[-1:] in ".;:!?"):
+        ends = line[-1:] in ".;:!?" and (not cased or first[:1].isupper())
+        if fits or ends or len(line) < _SURE_WRAP:
             breaks.add(place)
     return breaks
 
