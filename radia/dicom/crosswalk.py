@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,10 @@ from cryptography.fernet import Fernet, InvalidToken
 
 from radia.dicom.pseudonyms import Pseudonymizer
 from radia.errors import KeyFileError, UnknownId
+from radia.workspace import written_whole
+
+
+_PSEUDONYM = re.compile(r"[PSIN][BCDFGHJKLMNPQRSTVWXZ]{16}\Z")
 
 
 @dataclass(frozen=True)
@@ -54,14 +59,27 @@ class Crosswalk:
 
         Raises UnknownId where nothing stands behind it, KeyFileError where the file was sealed with another key.
         """
+        if not _PSEUDONYM.match(pseudonym):
+            raise UnknownId("this is no pseudonym: P, S, I or N and 16 letters are expected")
+        if not self.path.is_file():
+            raise UnknownId(f"there is no crosswalk at {self.path}: it is written when files are de-identified")
         found = [origin for origin in self._opened(pseudonym) if pseudonym in self._pseudonyms(origin)]
         if not found:
             raise UnknownId(f"{pseudonym} is no pseudonym of this archive")
         return sorted(set(found), key=lambda origin: origin.sop_instance_uid)
 
+    def forget(self, patient: str) -> int:
+        """Takes a patient's lines out; how many there were. For erasure."""
+        lines = self.path.read_text(encoding="ascii").splitlines() if self.path.is_file() else []
+        kept = [line for line in lines if not line.startswith(f"{patient} ")]
+        if len(kept) < len(lines):
+            with written_whole(self.path) as partial:
+                partial.touch(mode=0o600)
+                partial.write_text("".join(f"{line}\n" for line in kept), encoding="ascii")
+        return len(lines) - len(kept)
+
     def _opened(self, pseudonym: str) -> Iterable[Origin]:
-        lines = self.path.read_text(encoding="ascii").splitlines() if self.path.exists() else []
-        for line in lines:
+        for line in self.path.read_text(encoding="ascii").splitlines():
             patient, _, sealed = line.partition(" ")
             if pseudonym.startswith("P") and patient != pseudonym:
                 continue

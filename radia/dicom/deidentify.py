@@ -241,7 +241,9 @@ def deidentify_tree(
     """
     engine = Engine(key, settings)
     target.mkdir(parents=True, exist_ok=True)
-    _check_key(target, engine.pseudonymizer.fingerprint)
+    if not check_key(target, engine.pseudonymizer.fingerprint):
+        with written_whole(target / _FINGERPRINT) as partial:
+            partial.write_text(engine.pseudonymizer.fingerprint + "\n")
     for stale in target.glob(_partial("*")):
         if stale.is_dir():  # of the account, which is written whole
             shutil.rmtree(stale)
@@ -262,16 +264,18 @@ def deidentify_tree(
     return account.close()
 
 
-def _check_key(target: Path, fingerprint: str) -> None:
-    """One archive, one key: pseudonyms of two keys in one tree would make two patients of one."""
-    recorded = target / _FINGERPRINT
-    if recorded.exists():
-        found = recorded.read_text().strip()
-        if found != fingerprint:
-            raise KeyFileError(f"this archive was made with key {found}, not with {fingerprint}: give it its own key")
-        return
-    with written_whole(recorded) as partial:
-        partial.write_text(fingerprint + "\n")
+def check_key(archive: Path, fingerprint: str) -> bool:
+    """Whether an archive was made with the key of this fingerprint; False where none was used yet.
+
+    One archive, one key: pseudonyms of two keys in one tree would make two patients of one. Raises KeyFileError.
+    """
+    recorded = archive / _FINGERPRINT
+    if not recorded.exists():
+        return False
+    found = recorded.read_text().strip()
+    if found != fingerprint:
+        raise KeyFileError(f"this archive was made with key {found}, not with {fingerprint}: give it its own key")
+    return True
 
 
 class _Account:
