@@ -41,10 +41,11 @@ def intake(inbox: Path | None, labels: Path | None, reports: Path | None, params
 @click.argument("target", required=False, type=ANY_PATH)
 @click.option("--key", type=ANY_PATH, help="File of the pseudonymisation key (mode 0600; made by --new-key).")
 @click.option("--new-key", is_flag=True, help="Make the key file where it does not exist.")
+@click.option("--crosswalk", type=ANY_PATH, help="Keep the encrypted way back in this file (for `radia reidentify`).")
 @params_option
 @prints
 def deidentify(
-    source: Path | None, target: Path | None, key: Path | None, new_key: bool, params: Path | None
+    source: Path | None, target: Path | None, key: Path | None, new_key: bool, crosswalk: Path | None, params: Path | None
 ) -> tuple[object, str]:
     """De-identify a tree of DICOM from SOURCE to TARGET; without arguments, every landing batch."""
     from radia import steps
@@ -68,6 +69,7 @@ def deidentify(
             key=secret,
             settings=settings.deidentify,
             progress=lambda done, total: progress("deidentify", done, total),
+            crosswalk=crosswalk,
             scale=settings.scale,
         )
     counts = {outcome: int(count) for outcome, count in outcomes["outcome"].value_counts().items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -109,6 +110,40 @@ def withdraw(patient: str, reason: str) -> tuple[object, str]:
     models = ", ".join(done.models) or "none"
     text = f"{done.patient}: {done.images} images stay out of later snapshots; models that saw them: {models}"
     return {"patient": done.patient, "images": done.images, "models": list(done.models)}, text
+
+
+@main.command()
+@click.argument("pseudonym")
+@click.option("--key", type=ANY_PATH, help="File of the pseudonymisation key, unless RADIA_KEY holds it.")
+@click.option("--crosswalk", type=EXISTING_FILE, help="Of `radia deidentify SRC DST`; default: the site's own.")
+@click.option("--person", help="Who asks; default: who is logged in. Stays in the record.")
+@click.option("--reason", default="", help="Why; stays in the record.")
+@prints
+def reidentify(
+    pseudonym: str, key: Path | None, crosswalk: Path | None, person: str | None, reason: str
+) -> tuple[object, str]:
+    """Tell what a patient's, study's, image's or accession's PSEUDONYM stands for, to the holder of the key.
+
+    The ledger records who asked for which pseudonym, before anything is shown; what it stands for is not recorded.
+    """
+    from radia import steps
+    from radia.dicom.pseudonyms import load_key
+    from radia.settings import key_from_environment
+
+    if key is None and key_from_environment() is None:
+        raise click.UsageError("give --key FILE, or the key in RADIA_KEY")
+    secret = load_key(key or Path())
+    with opened() as site:
+        found = steps.reidentify(
+            site,
+            pseudonym,
+            key=secret,
+            crosswalk=crosswalk or site.workspace.crosswalk,
+            person=person or site.actor,
+            reason=reason,
+        )
+    lines = [f"{origin.patient_id} {origin.accession} {origin.study_uid} {origin.sop_instance_uid}" for origin in found]
+    return {"pseudonym": pseudonym, "origins": [asdict(origin) for origin in found]}, "\n".join(lines)
 
 
 approver_option = click.option("--approver", required=True, help="The person who decides.")

@@ -56,6 +56,7 @@ __all__ = [
     "reads_status",
     "recorded",
     "register",
+    "reidentify",
     "reject",
     "reproduce",
     "restore",
