@@ -3,7 +3,7 @@
 The metrics themselves are in radia/metrics.py, the estimates under label noise in radia/estimate.py.
 """
 
-from radia.evaluate.candidate import comparison_rows, evaluate_candidate, headline, sentence
+from radia.evaluate.candidate import comparison_rows, evaluate_candidate, headline, sentence, worst_cells
 from radia.evaluate.files import evaluate_files
 from radia.evaluate.noisy import under_noise
 from radia.evaluate.noisy_page import noisy_section
@@ -22,5 +22,6 @@ __all__ = [
     "noisy_section",
     "sentence",
     "under_noise",
+    "worst_cells",
     "write_report",
 ]

@@ -176,6 +176,29 @@ def _by_finding(thresholds: ArrayLike | Mapping[str, float] | None, findings: Se
     return dict(zip(findings, map(float, np.asarray(thresholds, np.float64)), strict=True))
 
 
+def worst_cells(truth: metrics.Floats, probs: ArrayLike, count: int) -> list[tuple[int, int]]:
+    """Rows and findings of the most confident mistakes: missed and falsely called in turn, worst first.
+
+    truth, probs [n, f]. An image stands once, and a finding a second time only when every other one stood once.
+    """
+    scores = np.asarray(probs, np.float64)
+    kinds = []
+    for wrong in (np.where(truth == 1, 1 - scores, -1.0), np.where(truth == 0, scores, -1.0)):
+        order = np.argsort(-wrong, axis=None, kind="stable")
+        cells = np.stack(np.unravel_index(order[wrong.flat[order] > 0.5], wrong.shape), axis=1)
+        kinds.append([(int(row), int(finding)) for row, finding in cells])
+    chosen: list[tuple[int, int]] = []
+    for turn in range(count):
+        seen = {row for row, _ in chosen}
+        often = np.bincount([finding for _, finding in chosen], minlength=scores.shape[1])
+        for kind in (kinds[turn % 2], kinds[1 - turn % 2]):
+            left = [cell for cell in kind if cell[0] not in seen]
+            if left:
+                chosen.append(min(left, key=lambda cell: often[cell[1]]))  # min keeps the first: the worst
+                break
+    return chosen
+
+
 # --- subgroups ------------------------------------------------------------------------------------------------------
 
 

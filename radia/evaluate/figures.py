@@ -65,7 +65,7 @@ def roc_curves(evaluation: Evaluation, names: Mapping[str, str] = DEFAULT_NAMES)
             if reader["specificity"]["value"] is not None and reader["sensitivity"]["value"] is not None:
                 point = (1 - reader["specificity"]["value"], reader["sensitivity"]["value"])
                 axis.plot(*point, marker="x", color=COLOURS["reader"], markersize=6, markeredgewidth=1.6)
-        _corner(axis, _pair(evaluation, finding, "auroc"), right=True)
+        _corner(axis, _pair(evaluation, finding, "auroc"))
 
     return _small_multiples(evaluation, draw, "1 - specificity", "sensitivity", names)
 
@@ -83,7 +83,7 @@ def pr_curves(evaluation: Evaluation, names: Mapping[str, str] = DEFAULT_NAMES) 
             if reader["ppv"]["value"] is not None and reader["sensitivity"]["value"] is not None:
                 point = (reader["sensitivity"]["value"], reader["ppv"]["value"])
                 axis.plot(*point, marker="x", color=COLOURS["reader"], markersize=6, markeredgewidth=1.6)
-        _corner(axis, _pair(evaluation, finding, "auprc"), right=False)
+        _corner(axis, _pair(evaluation, finding, "auprc"), top=True)
 
     return _small_multiples(evaluation, draw, "sensitivity (recall)", "PPV (precision)", names)
 
@@ -97,9 +97,9 @@ def calibration(evaluation: Evaluation, names: Mapping[str, str] = DEFAULT_NAMES
             points = np.array(evaluation["curves"][model][finding]["calibration"]).reshape(-1, 3)
             if len(points):
                 size = 6 + 60 * points[:, 2] / points[:, 2].sum()
-                axis.plot(points[:, 0], points[:, 1], color=COLOURS[model], linewidth=1, alpha=0.7)
+                axis.plot(points[:, 0], points[:, 1], color=COLOURS[model], linewidth=0.8, alpha=0.35)
                 axis.scatter(points[:, 0], points[:, 1], s=size, color=COLOURS[model], linewidth=0)
-        _corner(axis, _pair(evaluation, finding, "ece"), right=True)
+        _corner(axis, _pair(evaluation, finding, "ece"))
 
     return _small_multiples(evaluation, draw, "predicted probability", "part present", names)
 
@@ -351,9 +351,10 @@ def _line(axis: Axes, points: Sequence[Sequence[float]], colour: str) -> None:
         axis.plot(*np.array(points).T, color=colour, linewidth=1.7)
 
 
-def _corner(axis: Axes, text: str, *, right: bool) -> None:
-    x, side = (0.97, "right") if right else (0.04, "left")
-    axis.text(x, 0.05, text, transform=axis.transAxes, ha=side, va="bottom", fontsize=8, color=INK)
+def _corner(axis: Axes, text: str, *, top: bool = False) -> None:
+    """A word in the right corner where curves seldom go: below in an ROC plot, above in a precision-recall plot."""
+    y, side = (0.96, "top") if top else (0.05, "bottom")
+    axis.text(0.97, y, text, transform=axis.transAxes, ha="right", va=side, fontsize=8, color=INK)
 
 
 def _pair(evaluation: Evaluation, finding: str, metric: str) -> str:

@@ -294,7 +294,8 @@ td.good,td.bad,td.open{font-weight:600;white-space:nowrap}
 .numbers td:first-child{font-weight:600}
 .wide{overflow-x:auto}
 .gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(320px,1fr));gap:22px}
-.gallery figure{margin:0}.gallery figure div{display:grid;grid-auto-flow:column;gap:4px}
+.gallery figure{margin:0}.gallery figure div{display:grid;grid-template-columns:1fr 1fr;gap:4px}
+.gallery img{width:100%}
 .gallery figcaption{font-size:14px;color:#39424f;margin-top:6px}
 @media print{main{padding:0}h2{break-after:avoid}section{break-inside:avoid}}
 """

@@ -505,25 +505,23 @@ def _worst_misses(
     """The held-out images that the candidate is most wrong about, one finding each, with where it looked."""
     import numpy as np
 
-    from radia.evaluate import Picture
+    from radia.evaluate import Picture, worst_cells
     from radia.explain import grad_cam, upsampled
     from radia.images import ImageStore
     from radia.model import load_checkpoint
 
-    gaps = np.nan_to_num(np.abs(truth - candidate), nan=0.0)
-    finding = gaps.argmax(axis=1)
-    worst = np.argsort(-gaps.max(axis=1), kind="stable")[:MISSES_SHOWN]
-    pixels = ImageStore(run.workspace.images).read([str(image) for image in rows["image"].iloc[worst]])
+    cells = worst_cells(truth, candidate, MISSES_SHOWN)
+    pixels = ImageStore(run.workspace.images).read([str(rows["image"].iloc[row]) for row, _ in cells])
     model, _ = load_checkpoint(run.workspace.models / "candidate")
-    maps = grad_cam(model, pixels).maps[np.arange(len(worst)), finding[worst]]
+    maps = grad_cam(model, pixels).maps[np.arange(len(cells)), [finding for _, finding in cells]]
     return [
         Picture(
-            f"{FINDINGS[finding[row]]}: given {'present' if truth[row, finding[row]] else 'absent'}, "
-            f"probability {candidate[row, finding[row]]:.2f}",
+            f"{FINDINGS[finding]}: given {'present' if truth[row, finding] else 'absent'}, "
+            f"probability {candidate[row, finding]:.2f}{'' if heat.any() else '; nothing on the image spoke for it'}",
             image,
             heat,
         )
-        for row, image, heat in zip(worst, pixels, upsampled(maps, pixels.shape[-1]), strict=True)
+        for (row, finding), image, heat in zip(cells, pixels, upsampled(maps, pixels.shape[-1]), strict=True)
     ]
 
 

@@ -19,6 +19,7 @@ from radia.evaluate import (
     evaluate_files,
     headline,
     sentence,
+    worst_cells,
     write_report,
 )
 from radia.settings import EvaluateSettings
@@ -357,6 +358,12 @@ class TestCandidate:
         assert short["mean_auroc"]["candidate"] == evaluation["models"]["candidate"]["means"]["all"]["auroc"]
         assert short["sentence"] == sentence(evaluation)
 
+    def test_the_worst_mistakes_are_misses_and_false_calls_of_many_findings(self) -> None:
+        truth = np.array([[1.0, 0, np.nan], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+        probs = np.array([[0.0, 0.1, 1.0], [0.1, 0.9, 0.0], [0.2, 0.3, 0.8], [0.0, 0.1, 0.6]])
+        assert worst_cells(truth, probs, 8) == [(0, 0), (1, 1), (2, 1)]
+        assert worst_cells(truth, probs, 1) == [(0, 0)]
+
     def test_readers_stand_beside_the_candidate(self) -> None:
         case = hospital(80)
         result = evaluate_candidate(**case, readers={"a": case["truth"], "b": 1 - case["truth"]})
@@ -392,7 +399,15 @@ class TestReport:
 
     def test_every_figure_is_a_file_too(self, page: Path) -> None:
         names = {path.stem for path in (page.parent / "figures").glob("*.png")}
-        assert names == {"final_results", "subgroups", "roc", "precision_recall", "calibration", "confusion", "by_threshold"}
+        assert names == {
+            "final_results",
+            "subgroups",
+            "roc",
+            "precision_recall",
+            "calibration",
+            "confusion",
+            "by_threshold",
+        }
 
     def test_a_finding_with_one_class_and_readers_do_not_break_the_page(self, tmp_path: Path) -> None:
         case = hospital(60)
