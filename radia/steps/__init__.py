@@ -18,7 +18,7 @@ from radia.steps.data import (
     snapshot,
     table_of,
 )
-from radia.steps.lineage import act_on_approvals, bundle, promote, reject, roll_back, trace, verify, withdraw
+from radia.steps.lineage import act_on_approvals, bundle, promote, reidentify, reject, roll_back, trace, verify, withdraw
 from radia.steps.models import base_model, evaluate, finetune, gate, register, suspects
 from radia.steps.monitoring import Watch, monitor, shift_since_training
 from radia.steps.reads import add_reads, export_reads, import_reads, plan_reads, queue_reads, reads_status
