@@ -22,8 +22,11 @@ def retrain(
     reports: Path | None = None,
     params: Path | None = None,
     progress: Progress | None = None,
+    until: str = "",
 ) -> dict[str, Any]:
     """Runs the job in this process, recorded in the site's Dagster instance. Returns the run's id.
+
+    until: the name of an asset with which it ends; else the whole job is run.
 
     Raises the RadiaError that stopped a step, or QualityBlocked where a blocking check failed.
     """
@@ -31,14 +34,24 @@ def retrain(
     token = PROGRESS.set(progress)
     try:
         with dg.DagsterInstance.from_config(str(dagster_home(site))) as instance:
-            result = definitions.resolve_job_def("retrain").execute_in_process(
-                run_config=_run_config(inbox, labels, reports, params), instance=instance
+            job = definitions.resolve_job_def("retrain")
+            result = job.execute_in_process(
+                run_config=_run_config(inbox, labels, reports, params),
+                instance=instance,
+                asset_selection=_leading_to(job, until) if until else None,
             )
     except dg.DagsterError as error:
         raise _reason(error) or error from error
     finally:
         PROGRESS.reset(token)
     return {"dagster_run_id": result.run_id}
+
+
+def _leading_to(job: dg.JobDefinition, asset: str) -> list[dg.AssetKey]:
+    """The asset and all that the job makes before it."""
+    graph = job.asset_layer.asset_graph
+    wanted = dg.AssetSelection.assets(asset).upstream().resolve(graph)
+    return sorted(wanted & job.asset_layer.executable_asset_keys)
 
 
 def _run_config(inbox: Path | None, labels: Path | None, reports: Path | None, params: Path | None) -> dict[str, Any]:

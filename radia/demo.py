@@ -15,6 +15,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from radia import summary
 from radia.findings import FINDINGS
 from radia.settings import demo_workspace
@@ -23,6 +25,8 @@ from radia.workspace import Workspace, written_whole
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from radia.synthetic.readers import SimulatedReader
 
 TOP = 0.15
 """The share of all labels, most suspect first, among which the injected errors are counted."""
@@ -35,8 +39,27 @@ def run(orchestrate: Callable[..., dict[str, Any]], *, studies: int, seed: int, 
     shutil.copyfile(str(files("radia.synthetic") / "params.yaml"), site.root / "params.yaml")
     _make_key(site, seed)
     hospital = _hospital(site, studies, seed, progress)
-    orchestrate(inbox=hospital / "inbox", labels=hospital / "labels.csv", progress=progress)
+    inputs = {"inbox": hospital / "inbox", "labels": hospital / "labels.csv", "progress": progress}
+    if not site.read_log.is_file():
+        orchestrate(**inputs, until="read_queue")
+    read_blind(open_run(progress=progress), hospital, seed=seed)
+    orchestrate(**inputs)
     return compared_with_truth(open_run(progress=progress), hospital)
+
+
+def read_blind(run: Run, hospital: Path, *, seed: int) -> None:
+    """Simulated readers read the first queue: two blind, an adjudicator where they differ, some of it a second time.
+
+    Later queues stay open, for people to try. What was read already is not read again.
+    """
+    from radia.read_log import ADJUDICATOR, AGAIN, READER
+    from radia.synthetic import readers
+
+    for reader in readers.READERS:
+        _simulated(run, hospital, reader, READER, seed)
+    _simulated(run, hospital, readers.ADJUDICATOR, ADJUDICATOR, seed)
+    for reader in readers.READERS:
+        _simulated(run, hospital, reader, AGAIN, seed)
 
 
 def compared_with_truth(run: Run, hospital: Path) -> dict[str, Any]:
@@ -58,6 +81,11 @@ def told(result: dict[str, Any]) -> str:
         f"({suspects['recall']:.0%})",
         f"Known here {held_out['sentence']}",
     ]
+    if errors := held_out["auroc_error"]:
+        known.append(
+            f"Known here the candidate's AUROC is off by {errors['given labels']:.3f} a finding where the given labels "
+            f"are believed, by {errors['noise-aware']:.3f} with the reads"
+        )
     return "\n".join([*lines[:-2], *known, *lines[-2:]])
 
 
@@ -76,6 +104,25 @@ def true_labels(site: Workspace, hospital: Path) -> pd.DataFrame:
     pairs = load(site.manifest)[["accession", "study"]].drop_duplicates("study").set_index("accession")["study"]
     known = table.loc[table.index.isin(pairs.index)]
     return known.set_axis(pd.Index(pairs.reindex(known.index), name="study"), axis=0)
+
+
+def _simulated(run: Run, hospital: Path, reader: SimulatedReader, role: str, seed: int) -> None:
+    """One simulated person reads what waits for them in the first queue."""
+    from radia.read_log import ADJUDICATOR, AGAIN, SIMULATED, disagreements, open_for
+    from radia.steps import add_reads
+    from radia.steps.reads import read_log, read_queue
+
+    log, needed = read_log(run.workspace), run.settings.reads.readers
+    queue = read_queue(run.workspace)
+    waiting = open_for(reader.name, queue[queue["draw"] == 1], log, role=role, readers_needed=needed)
+    truth = true_labels(run.workspace, hospital)
+    sheet = reader.read(truth.loc[truth.index.isin(waiting["id"])], seed=seed, look=int(role == AGAIN))
+    if role == ADJUDICATOR and log is not None:
+        disputed = disagreements(log, readers_needed=needed)
+        open_cells = [[finding in disputed.get(study, "").split("; ") for finding in sheet] for study in sheet.index]
+        sheet = sheet.where(np.array(open_cells, dtype=bool).reshape(sheet.shape))
+    if len(sheet):
+        add_reads(run, sheet.rename_axis("id"), reader=reader.name, role=role, source=SIMULATED)
 
 
 def _make_key(site: Workspace, seed: int) -> None:
@@ -135,4 +182,27 @@ def _held_out(run: Run, truth: pd.DataFrame) -> dict[str, Any]:
         settings=run.settings.evaluate,
         seed=run.settings.seed,
     )
-    return headline(result)
+    return {**headline(result), "auroc_error": _auroc_errors(run, result)}
+
+
+def _auroc_errors(run: Run, on_truth: dict[str, Any]) -> dict[str, float]:
+    """How far the candidate's AUROC by each way of estimating lies from the true one: the mean over findings.
+
+    Empty without reads. Findings count of which all three exist.
+    """
+    evaluation = json.loads((run.workspace.evaluation / "metrics.json").read_text())
+    estimates = evaluation["estimates"]
+    if not estimates:
+        return {}
+    ways = {
+        "given labels": evaluation["models"]["candidate"]["findings"],
+        "noise-aware": estimates["candidate"]["findings"],
+    }
+    true = on_truth["models"]["candidate"]["findings"]
+    gaps: dict[str, list[float]] = {way: [] for way in ways}
+    for finding, entry in true.items():
+        values = [table[finding]["auroc"]["value"] for table in ways.values()]
+        if "why" not in entry and all(value is not None for value in values):
+            for way, value in zip(ways, values, strict=True):
+                gaps[way].append(abs(value - entry["auroc"]["value"]))
+    return {way: float(np.mean(errors)) for way, errors in gaps.items() if errors}
