@@ -38,6 +38,7 @@ class Reason(StrEnum):
     TEXT_DETECTOR_MISSING = "burned-in text cannot be looked for"
     RESIDUAL_IDENTIFIER = "an identifier was still there after cleaning"
     WORKER_LOST = "the process that had it ended twice: a decoder crashed, or memory ran out"
+    ERASED = "erased: the patient withdrew"
 
 
 class Refusal(RadiaError):
@@ -59,6 +60,10 @@ class EmptyInbox(IntakeError):
 
 class StorageFull(RadiaError):
     """The disk has no room left for what must be written."""
+
+
+class NoticeError(RadiaError):
+    """People could not be told that a run failed."""
 
 
 class KeyFileError(RadiaError):
@@ -149,3 +154,7 @@ class ChainBroken(LedgerError):
 
 class NotReproducible(RadiaError):
     """A model cannot be made again as it was recorded: a part is gone, was changed, or gives other figures."""
+
+
+class WithdrawalError(RadiaError):
+    """A patient cannot be erased as asked."""

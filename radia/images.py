@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import shutil
 import sqlite3
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,7 +40,7 @@ _SCHEMA = pa.schema(
         pa.field("image", pa.string(), False, {"description": "pseudonym of the SOP instance"}),
         pa.field("batch", pa.string(), False, {"description": "batch of intake"}),
         pa.field("shard", pa.string(), True, {"description": "file in the batch's folder; null: refused"}),
-        pa.field("row", pa.int64(), True, {"description": "place in the shard, from 0; null: refused"}),
+        pa.field("row", pa.int64(), True, {"description": "place in the shard, from 0; null: refused before it had one"}),
         pa.field("pixel_sha256", pa.string(), True, {"description": "SHA-256 of the side x side bytes"}),
         pa.field("shard_sha256", pa.string(), True, {"description": "SHA-256 of the shard"}),
         pa.field("exposure", pa.float64(), True, {"description": "mean gray without padding, 0..1"}),
@@ -214,6 +215,34 @@ def repair_batch(clean: Path, images: Path, *, batch: str, scale: ScaleSettings 
     return True
 
 
+def erase_images(images: Path, batch: str, gone: Collection[str]) -> bool:
+    """Makes a batch anew without the pixels of some images; says whether it held any of them.
+
+    Zeros take their place in the shards, so that the places of the others stay. Their rows of the index stay too, with
+    the digest of what was there and the reason. Raises UnknownId where there is no such batch.
+    """
+    recorded = _index_table(images, batch)
+    rows = recorded.to_pylist()
+    held = [row for row in rows if row["image"] in gone and row["reason"] is None]
+    if not held:
+        return False
+    size = _side_of(recorded) ** 2
+    with written_whole(images / batch) as partial:
+        shutil.copytree(images / batch, partial)
+        for path in partial.iterdir():
+            path.chmod(0o644)  # DVC keeps what it has as read-only
+        for row in held:
+            with (partial / row["shard"]).open("r+b") as shard:
+                shard.seek(row["row"] * size)
+                shard.write(bytes(size))
+            row |= {"reason": Reason.ERASED.value, "perceptual_hash": None}
+        digest = {path.name: digests.of_file(path) for path in partial.glob("shard-*.u8")}
+        rows = [row | {"shard_sha256": digest.get(str(row["shard"]))} for row in rows]
+        table = pa.Table.from_pylist(rows, schema=recorded.schema)
+        pq.write_table(table.replace_schema_metadata(recorded.schema.metadata), partial / INDEX)
+    return True
+
+
 def _make_batch(
     clean: Path,
     folder: Path,
@@ -318,18 +347,20 @@ class ImageStore:
         self.side = _one_side({batch: _side_of(table) for batch, table in tables.items()})
         index = pa.concat_tables(
             [
-                table.select(["image", "batch", "shard", "row"]).replace_schema_metadata(None)
+                table.select(["image", "batch", "shard", "row", "reason"]).replace_schema_metadata(None)
                 for table in tables.values()
             ]
         ).to_pandas()
-        kept = index[index["shard"].notna()].reset_index(drop=True)
+        places = index[index["shard"].notna()]
+        rows_in = (places["batch"] + "/" + places["shard"]).value_counts()
+        kept = places[places["reason"].isna()].reset_index(drop=True)
         self.ids = kept["image"].to_numpy(dtype=object)
         self._places = pd.Index(kept["image"])
         codes, files = pd.factorize(kept["batch"] + "/" + kept["shard"])
         self._shard = codes.astype(np.int32)
         self._row = kept["row"].to_numpy(dtype=np.int64)
         self._files = [images / name for name in files]
-        self._rows_in = np.bincount(self._shard, minlength=len(files))
+        self._rows_in = rows_in.reindex(files).to_numpy()
         self._maps: dict[int, NDArray[np.uint8]] = {}
 
     def __len__(self) -> int:

@@ -72,6 +72,7 @@ class Action(StrEnum):
     SUSPECTS = "suspects"
     QUEUE = "queue"
     READ = "read"
+    NOISE = "noise"
     FINETUNE = "finetune"
     EVALUATE = "evaluate"
     GATE = "gate"

@@ -384,6 +384,51 @@ def restore(archive: Path, digest: str, target: Path | None = None) -> None:
     load(place / "snapshots", digest)
 
 
+def forget_versions(archive: Path, batch: str) -> int:
+    """Makes the batch as it is now its only version, and removes from DVC's cache what no record names any more.
+
+    For an erasure: every snapshot's record then points to the batch without what was erased. A call that was killed is
+    finished by the next one. Returns how many objects were removed. Raises SnapshotError.
+    """
+    with _repository(archive) as repository:
+        repository.add([str(archive / "images" / batch)])
+        now = _out_of(_record_of(archive / "images" / batch))
+        with repository.lock:
+            for record in sorted((archive / "snapshots").glob("*.dvc")):
+                noted = yaml.safe_load(record.read_text(encoding="utf-8"))
+                pinned = (noted.get("meta") or {}).get("batches") or {}
+                if pinned.get(batch, now) != now:
+                    pinned[batch] = now
+                    with written_whole(record) as partial:
+                        partial.write_text(yaml.safe_dump(noted, sort_keys=False), encoding="utf-8")
+            return _sweep(archive)
+
+
+def _sweep(archive: Path) -> int:
+    """Removes every object of DVC's cache that no record of a batch or snapshot names, nor pins. Under DVC's lock.
+
+    `dvc gc` knows only what lies in the workspace now, not what older snapshots pin.
+    """
+    cache = archive / ".dvc" / "cache" / "files" / "md5"
+    named: set[str] = set()
+    for record in [*(archive / "snapshots").glob("*.dvc"), *(archive / "images").glob("*.dvc")]:
+        noted = yaml.safe_load(record.read_text(encoding="utf-8"))
+        for out in [*noted["outs"], *((noted.get("meta") or {}).get("batches") or {}).values()]:
+            listing = cache / out["md5"][:2] / out["md5"][2:]
+            if not listing.is_file():
+                raise SnapshotError(f"DVC's cache lacks {out['md5']}, which {record.name} names: nothing was removed")
+            named |= {out["md5"], *(entry["md5"] for entry in json.loads(listing.read_text(encoding="utf-8")))}
+    unnamed = [path for path in cache.glob("??/*") if path.parent.name + path.name not in named]
+    for path in unnamed:
+        path.unlink()
+    return len(unnamed)
+
+
+def _out_of(record: Path) -> dict[str, Any]:
+    out: dict[str, Any] = yaml.safe_load(record.read_text(encoding="utf-8"))["outs"][0]
+    return out
+
+
 def _record_of(folder: Path) -> Path:
     """DVC's record beside a versioned folder."""
     return folder.with_name(f"{folder.name}.dvc")
@@ -397,7 +442,7 @@ def _pin(record: Path, batches: dict[str, Path]) -> None:
     if not missing:
         return
     for batch, path in missing.items():
-        pinned[batch] = yaml.safe_load(path.read_text(encoding="utf-8"))["outs"][0]
+        pinned[batch] = _out_of(path)
     noted["meta"] = {"batches": pinned}
     with written_whole(record) as partial:
         partial.write_text(yaml.safe_dump(noted, sort_keys=False), encoding="utf-8")

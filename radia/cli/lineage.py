@@ -100,16 +100,22 @@ def reproduce(model: str, target: Path) -> tuple[object, str]:
 @main.command()
 @click.argument("patient")
 @click.option("--reason", default="", help="Why; stays in the record.")
+@click.option("--erase", is_flag=True, help="Also erase the patient's files and pixels; their digests stay.")
 @prints
-def withdraw(patient: str, reason: str) -> tuple[object, str]:
+def withdraw(patient: str, reason: str, erase: bool) -> tuple[object, str]:
     """Take a patient out of every later snapshot; lists the models that saw them."""
     from radia import steps
 
     with opened() as site:
         done = steps.withdraw(site, patient, reason=reason)
+        erased = steps.erase(site, done.patient) if erase else None
     models = ", ".join(done.models) or "none"
     text = f"{done.patient}: {done.images} images stay out of later snapshots; models that saw them: {models}"
-    return {"patient": done.patient, "images": done.images, "models": list(done.models)}, text
+    value: dict[str, object] = {"patient": done.patient, "images": done.images, "models": list(done.models)}
+    if erased is not None:
+        value["erased"] = {"files": erased.files, "images": erased.images, "tombstones": len(erased.tombstones)}
+        text += f"\n{erased.files} files and the pixels of {erased.images} images were erased; their digests stay"
+    return value, text
 
 
 @main.command()

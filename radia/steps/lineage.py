@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from radia.approval import Acted
     from radia.audit import Audit
     from radia.dicom.crosswalk import Origin
+    from radia.erasure import Erasure
     from radia.registry import Promotion
     from radia.trace import Tree
     from radia.withdrawal import Withdrawal
@@ -60,6 +61,14 @@ def withdraw(run: Run, patient: str, *, reason: str = "") -> Withdrawal:
 
     key = load_key(run.workspace.key_file) if run.workspace.key_file.is_file() else None
     return withdrawal.withdraw(run.workspace, run.ledger, patient, actor=run.actor, key=key, reason=reason)
+
+
+def erase(run: Run, patient: str) -> Erasure:
+    """Erases what is kept of a patient (pseudonym) who withdrew; the digests stay. Raises WithdrawalError."""
+    from radia import erasure
+
+    site = run.workspace
+    return erasure.erase(site, run.ledger, patient, actor=run.actor, key=load_key(site.key_file))
 
 
 def reidentify(run: Run, pseudonym: str, *, key: bytes, crosswalk: Path, person: str, reason: str) -> list[Origin]:
