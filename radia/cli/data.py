@@ -45,7 +45,12 @@ def intake(inbox: Path | None, labels: Path | None, reports: Path | None, params
 @params_option
 @prints
 def deidentify(
-    source: Path | None, target: Path | None, key: Path | None, new_key: bool, crosswalk: Path | None, params: Path | None
+    source: Path | None,
+    target: Path | None,
+    key: Path | None,
+    new_key: bool,
+    crosswalk: Path | None,
+    params: Path | None,
 ) -> tuple[object, str]:
     """De-identify a tree of DICOM from SOURCE to TARGET; without arguments, every landing batch."""
     from radia import steps
