@@ -285,7 +285,7 @@ def register(run: Run) -> Outcome:
             site,
             run_name=f"retrain {frozen.digest[:12]}",
             params=_flat(run.settings.model_dump(mode="json")),
-            metrics=registry.flat_metrics({**metrics, **further}),
+            metrics={**registry.flat_metrics({**metrics, **further}), **_read_figures(site, metrics)},
             artifacts=[site.evaluation, site.quality],
             checkpoint=site.models / "candidate",
             tags={
@@ -314,6 +314,31 @@ def register(run: Run) -> Outcome:
         }
 
     return once(run, "register", inputs=evidence, produces=[], work=work)
+
+
+def _read_figures(site: Workspace, metrics: Mapping[str, Any]) -> dict[str, float]:
+    """What blind reads say, as MLflow keeps it: estimates of both models, how many were read, how noisy labels are."""
+    from radia import registry
+
+    figures = {"gold reads": float(metrics["gold_reads"])}
+    estimates, path = metrics["estimates"], site.evaluation / "noise.json"
+    if estimates:
+        compared = estimates["comparison"]
+        figures |= registry.flat_metrics(
+            {
+                "models": {
+                    "base noise-aware": estimates["base"],
+                    "candidate noise-aware": estimates["candidate"],
+                    "difference noise-aware": compared["difference"],
+                    "candidate reads only": compared["reads only"]["candidate"],
+                }
+            }
+        )
+    noise = json.loads(path.read_text()) if path.is_file() else {}
+    for finding, entry in noise.get("findings", {}).items():
+        if (rate := entry["inferred"]["wrong"]["value"]) is not None:
+            figures[f"label noise/{finding}"] = rate
+    return figures
 
 
 class InMemory:
