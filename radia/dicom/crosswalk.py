@@ -19,7 +19,6 @@ from radia.dicom.pseudonyms import Pseudonymizer
 from radia.errors import KeyFileError, UnknownId
 from radia.workspace import written_whole
 
-
 _PSEUDONYM = re.compile(r"[PSIN][BCDFGHJKLMNPQRSTVWXZ]{16}\Z")
 
 
