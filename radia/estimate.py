@@ -25,8 +25,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from radia.errors import BadLabelValue, BiasedReads, LabelError, UnmatchedIds
-from radia.findings import PRESENT, UNCERTAIN
+from radia.errors import BadLabelValue, BiasedReads, LabelError, UnknownFinding, UnmatchedIds
+from radia.findings import ABSENT, PRESENT, UNCERTAIN
 from radia.metrics import METRICS, NAMED_SETS, calibration_bin, counted_metrics
 from radia.posterior import Evidence, draw, evidence, normal_scores, probability
 from radia.tables import by_id, common_findings, label_values, read_table, rows_for, score_values
@@ -36,10 +36,14 @@ BoolArray = NDArray[np.bool_]
 
 ESTIMATED = (*METRICS, "prevalence")
 NEED_PROBABILITIES = ("brier", "ece")
-WIDENING, WIDENING_OF_RANKS = 1.2, 1.1
+NEED_POSITIVES = ("auroc", "auprc", "f1", "mcc", "sensitivity", "ppv")
+NEED_NEGATIVES = ("auroc", "auprc", "mcc", "specificity", "npv")
+"""Metrics that are not reported where no read was positive, or none negative: they would rest on the prior alone."""
+WIDENING, WIDENING_OF_RANKS = 1.25, 1.1
 """Allowance for what the imputation model cannot express: limits lie so much farther out than the draws' own. Less for
-metrics of the whole order (AUROC, AUPRC), on which single studies near the threshold have little weight. From simulated
-hospitals with other noise and other slopes than the model's; benchmarks/noise.py measures the coverage."""
+metrics of the whole order (AUROC, AUPRC), on which single studies near the threshold have little weight. Chosen so that
+limits hold about as often as they say in simulated hospitals with other noise and other slopes than the model's, and
+checked on public labels that the same people could see; benchmarks/noise.py measures the coverage."""
 CELLS = 8_000_000
 """Drawn labels held at once; more draws or studies are made in parts."""
 
@@ -103,7 +107,12 @@ def estimate(noisy: NoisySet, *, seed: int = 0, draws: int = 400, others: Sequen
             imputed[metric][:, f] = values
     robust, spread = _doubly_robust(noisy, known, chance)
     weight = _agreement(imputed, robust, spread)
-    combined = {metric: _drawn_towards(imputed[metric], robust[metric], spread[metric], weight) for metric in ESTIMATED}
+    combined = {
+        metric: np.where(
+            _supported(noisy, metric), _drawn_towards(imputed[metric], robust[metric], spread[metric], weight), np.nan
+        )
+        for metric in ESTIMATED
+    }
     parts = {
         "imputation": {metric: _median(imputed[metric]) for metric in ESTIMATED},
         "doubly robust": robust,
@@ -111,6 +120,12 @@ def estimate(noisy: NoisySet, *, seed: int = 0, draws: int = 400, others: Sequen
         "labels alone": _by_finding(noisy, _labels_alone),
     }
     return Estimates(noisy, combined, parts, weight)
+
+
+def _supported(noisy: NoisySet, metric: str) -> BoolArray:
+    """[f]: whether the reads hold what this metric cannot be known without."""
+    positive, negative = (noisy.truth == PRESENT).any(axis=0), (noisy.truth == ABSENT).any(axis=0)
+    return np.asarray((positive | (metric not in NEED_POSITIVES)) & (negative | (metric not in NEED_NEGATIVES)))
 
 
 # --- metrics of many labellings at once -----------------------------------------------------------------------------
@@ -280,10 +295,12 @@ def _by_finding(noisy: NoisySet, one: Any) -> dict[str, FloatArray]:
 def estimate_files(
     *,
     noisy: Path,
-    reads: Path,
+    reads: Path | None,
     probs: Path,
     thresholds: Path | None = None,
     others: Sequence[Path] = (),
+    compare: Path | None = None,
+    compare_thresholds: Path | None = None,
     ranks_only: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -291,20 +308,36 @@ def estimate_files(
 
     reads: id, true labels, and `sampling_probability` unless they are a simple random sample. `readers` (a number) and
     `model_visible` (1 where the reader saw the model's answer; such reads are set aside) may stand there too.
-    others: scores of further models, which help to tell the truth. Raises LabelError and its kinds.
+    Without reads, what can and cannot be said in words. others: scores of further models, which help to tell the truth.
+    compare: scores of a second model; then `difference` holds its metrics minus the first one's (compare_thresholds:
+    its thresholds, if others than the first one's). Raises LabelError and its kinds.
     """
-    limits: Mapping[str, float] = {}
-    if thresholds is not None:
-        from radia.evaluate.files import read_thresholds
-
-        limits = read_thresholds(thresholds, known=tuple(read_table(probs).columns))
     given, scores = read_table(noisy), read_table(probs)
-    studies = noisy_set(given, scores, read_table(reads), thresholds=limits, ranks_only=ranks_only)
+    read = given.iloc[:0] if reads is None else read_table(reads, may_be_empty=True)
+    studies = noisy_set(given, scores, read, thresholds=_limits_of(thresholds, scores), ranks_only=ranks_only)
+    if not len(studies.rows):
+        return without_reads(studies)
     more = [
         score_values(rows_for(read_table(path), given.index, name=path.name), studies.findings, name=path.name)
         for path in others
     ]
-    return table(estimate(studies, seed=seed, others=more))
+    found = table(estimate(studies, seed=seed, others=more))
+    if compare is None:
+        return found
+    rival = read_table(compare)
+    limits = _limits_of(compare_thresholds or thresholds, rival)
+    second = noisy_set(given, rival, read, thresholds=limits, ranks_only=ranks_only)
+    if second.findings != studies.findings:
+        raise UnknownFinding(", ".join(sorted({*studies.findings} ^ {*second.findings})), studies.findings)
+    return {**found, "difference": difference(studies, second.scores, second.decisions, seed=seed)}
+
+
+def _limits_of(thresholds: Path | None, scores: pd.DataFrame) -> Mapping[str, float]:
+    if thresholds is None:
+        return {}
+    from radia.evaluate.files import read_thresholds
+
+    return read_thresholds(thresholds, known=tuple(scores.columns))
 
 
 def noisy_set(
@@ -361,12 +394,51 @@ def table(estimates: Estimates) -> dict[str, Any]:
     }
 
 
+def without_reads(noisy: NoisySet) -> dict[str, Any]:
+    """The JSON of `table` where nothing was read: no metric, no interval, and words for what can and cannot be said.
+
+    `estimators` still holds what the given labels alone would say, under that name.
+    """
+    why = "no study was read: the given labels cannot say how wrong they are"
+    nothing = {metric: {"value": None, "low": None, "high": None, "why": why} for metric in ESTIMATED}
+    alone = _by_finding(noisy, _labels_alone)
+    findings: dict[str, dict[str, Any]] = {}
+    for f, finding in enumerate(noisy.findings):
+        naive = {metric: _number(alone[metric][f]) for metric in ("auroc", "f1", "prevalence")}
+        told = "" if naive["auroc"] is None else f"; the given labels alone would say {naive['auroc']:.2f}"
+        findings[finding] = {
+            "n": len(noisy.scores),
+            "positives": None,
+            **nothing,
+            "reads": 0,
+            "read_positives": 0,
+            "estimator": "none",
+            "estimators": {"labels alone": naive},
+            "support": f"AUROC unknown: none of {len(noisy.scores)} re-read{told}, which is not an estimate of it",
+        }
+    return {
+        "n": len(noisy.scores),
+        "findings": findings,
+        "means": {name: {m: {**nothing[m], "over": 0} for m in ESTIMATED} for name in ("all", *NAMED_SETS)},
+        "reads": {"n": 0, "readers": {}, "seen_with_model_output_and_left_out": noisy.set_aside},
+        "support": (
+            "Nothing was re-read. What can be said: how well the scores agree with the given labels (`labels alone`). "
+            "What cannot: how often the model is right, or which of two models is better; where labels are wrong, a "
+            "good model looks worse than it is, by an amount that only reads can tell, and an interval around such a "
+            "figure would not know of it. `radia reads plan` says how many reads are needed."
+        ),
+    }
+
+
 def difference(
     noisy: NoisySet, scores: FloatArray, decisions: BoolArray, *, seed: int = 0, draws: int = 400
 ) -> dict[str, Any]:
     """Second model minus the first (`noisy`) on the same drawn truths: findings and means, each value, low, high, p.
 
-    scores, decisions: [n, f] of the second model. `p` is twice the smaller posterior tail.
+    scores, decisions: [n, f] of the second model. Both models are judged by the same reads and the same draws of what
+    was not read, inferred from the mean of both: what makes both look good or bad at once falls out. `p` is twice the
+    smaller posterior tail. Null where no read was positive. Reads chosen for it (`radia.reads.choose` with compare)
+    tell two models apart much better than reads chosen for one. Raises BiasedReads.
     """
     rows = noisy.rows
     if not len(rows) or not (noisy.sampling[rows] > 0).all():
@@ -381,7 +453,8 @@ def difference(
         chance.bit_generator.state = state
         second = _imputed(_with_model(noisy, scores, decisions), known, parameters, f, chance)
         for metric in METRICS:
-            gaps[metric][:, f] = second[metric] - first[metric]
+            supported = bool(_supported(noisy, metric)[f])
+            gaps[metric][:, f] = second[metric] - first[metric] if supported else np.nan
     sets = {"all": noisy.findings, **NAMED_SETS}
     return {
         "findings": {
@@ -438,7 +511,7 @@ def _finding_json(estimates: Estimates, f: int) -> dict[str, Any]:
     noisy = estimates.noisy
     read = ~np.isnan(noisy.truth[:, f])
     positives = int(np.nansum(noisy.truth[:, f]))
-    why = None if positives else "no positive among the reads: rests on the scores and on the other findings' reads"
+    negatives = int((noisy.truth[:, f] == ABSENT).sum())
     entry: dict[str, Any] = {
         "n": len(noisy.scores),
         "positives": round(float(np.median(estimates.draws["prevalence"][:, f])) * len(noisy.scores)),
@@ -447,6 +520,7 @@ def _finding_json(estimates: Estimates, f: int) -> dict[str, Any]:
         if noisy.ranks_only and metric in NEED_PROBABILITIES:
             entry[metric] = {"value": None, "low": None, "high": None, "why": "the scores are only ranks"}
             continue
+        why = None if _supported(noisy, metric)[f] else _unsupported(int(read.sum()), positives, negatives)
         entry[metric] = _limits_json(estimates.draws[metric][:, f], why, metric)
     weight = float(estimates.weight[f])
     entry |= {
@@ -461,19 +535,32 @@ def _finding_json(estimates: Estimates, f: int) -> dict[str, Any]:
     return {**entry, "support": _sentence(estimates, f, entry)}
 
 
+def _unsupported(reads: int, positives: int, negatives: int) -> str:
+    missing = " and ".join(kind for kind, count in (("positive", positives), ("negative", negatives)) if not count)
+    return f"no {missing} among {reads} reads: it would rest on assumptions alone; more reads are needed"
+
+
 def _sentence(estimates: Estimates, f: int, entry: Mapping[str, Any]) -> str:
     noisy, auroc = estimates.noisy, entry["auroc"]
-    if auroc["value"] is None:
-        return f"AUROC unknown: {entry['reads']} of {len(noisy.scores)} re-read"
-    readers = noisy.readers[~np.isnan(noisy.truth[:, f])]
-    known = readers[~np.isnan(readers)]
-    by = "" if not len(known) else f" by {int(known.min())} reader{'s' if known.min() > 1 else ''} or more"
     alone = estimates.parts["labels alone"]["auroc"][f]
     told = "" if np.isnan(alone) else f"; the given labels alone would have said {alone:.2f}"
-    return (
-        f"AUROC {auroc['value']:.2f} ({auroc['low']:.2f} to {auroc['high']:.2f}): "
-        f"{entry['reads']} of {len(noisy.scores)} re-read{by}{told}"
-    )
+    read = f"{entry['reads']} of {len(noisy.scores)} re-read{_by_readers(noisy, f)}"
+    if auroc["value"] is None:
+        return f"AUROC unknown: {read}, {auroc['why']}{told}"
+    return f"AUROC {auroc['value']:.2f} ({auroc['low']:.2f} to {auroc['high']:.2f}): {read}{told}"
+
+
+def _by_readers(noisy: NoisySet, f: int) -> str:
+    """ "by two readers", "by 1 to 3 readers", or nothing where it is not known."""
+    readers = noisy.readers[~np.isnan(noisy.truth[:, f])]
+    known = readers[~np.isnan(readers)].astype(int)
+    if not len(known):
+        return ""
+    few, many = int(known.min()), int(known.max())
+    if few < many:
+        return f" by {few} to {many} readers"
+    words = {1: "one reader", 2: "two readers", 3: "three readers", 4: "four readers", 5: "five readers"}
+    return f" by {words.get(few, f'{few} readers')}"
 
 
 def _means_json(estimates: Estimates, members: Sequence[str]) -> dict[str, Any]:
@@ -500,29 +587,32 @@ def _mean_draws(noisy: NoisySet, draws: FloatArray, members: Sequence[str]) -> t
 
 
 def _limits_json(draws: FloatArray, why: str | None = None, metric: str = "f1") -> dict[str, Any]:
-    """Median and 95% limits of draws; null where the metric does not exist."""
+    """Mean and 95% limits of draws; null where the metric does not exist.
+
+    The mean, since a median of so few and so coarse steps (an F1 of ten positives) often stays where it is when models
+    differ.
+    """
     known = draws[np.isfinite(draws)]
     if len(known) < 0.5 * len(draws):
         return {"value": None, "low": None, "high": None, "why": why or "it does not exist: one class, or no decision"}
-    low, middle, high = _widened(np.quantile(known, [0.025, 0.5, 0.975]), metric)
-    entry = {"value": middle, "low": low, "high": high}
-    return entry if why is None else {**entry, "why": why}
+    low, high = _widened(np.quantile(known, [0.025, 0.5, 0.975]), metric)
+    return {"value": float(np.clip(known.mean(), low, high)), "low": low, "high": high}
 
 
-def _widened(quantiles: FloatArray, metric: str) -> tuple[float, float, float]:
-    """Low, middle, high with the limits moved out on the logit scale of the metric's bounds."""
+def _widened(quantiles: FloatArray, metric: str) -> tuple[float, float]:
+    """Limits from low, middle, high, moved out on the logit scale of the metric's bounds."""
     from scipy.special import expit, logit
 
     bounds = _bounds(metric)
     span = bounds[1] - bounds[0]
     factor = WIDENING_OF_RANKS if metric in ("auroc", "auprc") else WIDENING
-    low, middle, high = (float(value) for value in quantiles)
+    low, _, high = (float(value) for value in quantiles)
     if low == high:
-        return low, middle, high
+        return low, high
     scaled = np.clip((quantiles - bounds[0]) / span, 1e-6, 1 - 1e-6)
     center = logit(scaled[1])
     out = bounds[0] + span * expit(center + factor * (logit(scaled) - center))
-    return float(min(out[0], low)), middle, float(max(out[2], high))
+    return float(min(out[0], low)), float(max(out[2], high))
 
 
 def _gap_json(draws: FloatArray) -> dict[str, Any]:

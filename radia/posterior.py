@@ -34,7 +34,7 @@ from radia.findings import ABSENT, PRESENT, UNCERTAIN
 FloatArray = NDArray[np.float64]
 
 SLOPE = 2.5
-PREVALENCE_SPREAD = (0.5, 0.6)
+PREVALENCE_SPREAD = (0.5, 0.8)
 """Standard deviations of the shared shift and of a finding's own deviation, on the logit scale."""
 SLOPE_SPREAD = (0.4, 0.3)
 """One model's findings resemble each other in how well it tells them (on the logarithmic scale) more than models do."""

@@ -20,10 +20,11 @@ from radia.findings import ABSENT, PRESENT, UNCERTAIN
 LABEL_VALUES = (PRESENT, ABSENT, UNCERTAIN)
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, *, may_be_empty: bool = False) -> pd.DataFrame:
     """The table of a CSV file, indexed by its first column (as text, named `id`).
 
-    Raises LabelError where it cannot be read as CSV, UnmatchedIds where ids are doubled or blank.
+    may_be_empty: a header without a row is a table too. Raises LabelError where it cannot be read as CSV, UnmatchedIds
+    where ids are doubled or blank.
     """
     if not path.is_file():
         raise LabelError(f"{path} does not exist")
@@ -33,7 +34,7 @@ def read_table(path: Path) -> pd.DataFrame:
         table.columns = table.columns.str.strip()
     except (OSError, ValueError) as error:
         raise LabelError(f"{path.name} cannot be read as CSV: {type(error).__name__}") from error
-    if table.shape[1] == 0 or table.empty:
+    if table.shape[1] == 0 or (table.empty and not may_be_empty):
         raise LabelError(f"{path.name} has no row")
     return by_id(table.set_index(table.columns[0]), name=path.name)
 

@@ -60,13 +60,16 @@ def suspects(
 
 @main.command()
 @click.option("--truth", type=EXISTING_FILE, help="CSV: id and true labels.")
-@click.option("--noisy", type=EXISTING_FILE, help="CSV: id and noisy labels (with --reads).")
-@click.option("--reads", type=EXISTING_FILE, help="CSV: id, true labels of a few, sampling_probability.")
+@click.option("--noisy", type=EXISTING_FILE, help="CSV: id and noisy labels.")
+@click.option("--reads", type=EXISTING_FILE, help="With --noisy, CSV: id, true labels of a few, sampling_probability.")
 @click.option("--probs", type=EXISTING_FILE, help="CSV: id and probabilities.")
 @click.option("--thresholds", type=EXISTING_FILE, help="CSV: finding,threshold.")
 @click.option("--decisions", type=EXISTING_FILE, help="CSV: id and decisions (0 or 1).")
 @click.option("--patients", type=EXISTING_FILE, help="CSV: id and patient, for intervals by patient.")
 @click.option("--readers", type=EXISTING_FOLDER, help="A folder of CSVs, one a human reader: id and decisions.")
+@click.option("--scores", is_flag=True, help="With --noisy: the probabilities are only ranks.")
+@click.option("--compare", type=EXISTING_FILE, help="With --noisy, CSV: a second model's probabilities.")
+@click.option("--compare-thresholds", type=EXISTING_FILE, help="Its thresholds, if others than --thresholds.")
 @click.option("--seed", default=0, show_default=True)
 @params_option
 @prints
@@ -79,6 +82,9 @@ def evaluate(
     decisions: Path | None,
     patients: Path | None,
     readers: Path | None,
+    scores: bool,
+    compare: Path | None,
+    compare_thresholds: Path | None,
     seed: int,
     params: Path | None,
 ) -> object:
@@ -88,7 +94,7 @@ def evaluate(
 
         with opened(params) as site:
             return told(steps.evaluate(site))
-    if probs is not None and truth is not None and noisy is None:
+    if probs is not None and truth is not None and noisy is None and not scores:
         from radia.evaluate import evaluate_files
 
         return evaluate_files(
@@ -100,8 +106,17 @@ def evaluate(
             readers=readers,
             seed=seed,
         )
-    if probs is not None and noisy is not None and reads is not None and truth is None:
+    if probs is not None and noisy is not None and truth is None:
         from radia.estimate import estimate_files
 
-        return estimate_files(noisy=noisy, reads=reads, probs=probs, thresholds=thresholds, seed=seed)
-    raise click.UsageError("give --probs with either --truth, or --noisy and --reads")
+        return estimate_files(
+            noisy=noisy,
+            reads=reads,
+            probs=probs,
+            thresholds=thresholds,
+            compare=compare,
+            compare_thresholds=compare_thresholds,
+            ranks_only=scores,
+            seed=seed,
+        )
+    raise click.UsageError("give --probs with either --truth, or --noisy and what was read of it (--reads)")

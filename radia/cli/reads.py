@@ -18,14 +18,18 @@ def reads() -> None:
 @click.option("--labels", "label_file", type=EXISTING_FILE, required=True, help="CSV: id and given labels.")
 @click.option("--probs", type=EXISTING_FILE, required=True, help="CSV: id and probabilities.")
 @click.option("--budget", type=click.IntRange(min=1), required=True)
+@click.option("--compare", type=EXISTING_FILE, help="CSV: probabilities of a second model; reads tell the two apart.")
+@click.option("--scores", is_flag=True, help="The probabilities are only ranks: any finite number will do.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", type=ANY_PATH, required=True)
 @prints
-def choose(label_file: Path, probs: Path, budget: int, seed: int, out: Path) -> tuple[object, str]:
+def choose(
+    label_file: Path, probs: Path, budget: int, compare: Path | None, scores: bool, seed: int, out: Path
+) -> tuple[object, str]:
     """Which ids to re-read so that the estimates become precise, with their sampling probabilities."""
     from radia.reads import choose_of_files
 
-    chosen = choose_of_files(label_file, probs, budget=budget, seed=seed)
+    chosen = choose_of_files(label_file, probs, budget=budget, seed=seed, ranks_only=scores, compare=compare)
     write_csv(chosen, out)
     return {"chosen": len(chosen), "out": str(out)}, f"{len(chosen)} to read: {out}"
 

@@ -209,7 +209,7 @@ class TestTable:
     def test_it_says_what_supports_the_number(self) -> None:
         given, probs, true = _hospital(200)
         found = table(estimate(noisy_set(given, probs, true.head(50).assign(readers=2)), draws=80))
-        assert "50 of 200 re-read by 2 readers" in found["findings"]["Edema"]["support"]
+        assert "50 of 200 re-read by two readers;" in found["findings"]["Edema"]["support"]
         assert "labels alone would have said" in found["findings"]["Edema"]["support"]
         assert found["reads"]["readers"] == {"2": 50}
 
@@ -220,12 +220,48 @@ class TestTable:
         values = [found["findings"][finding]["auroc"]["value"] for finding in NAMES]
         assert found["means"]["all"]["auroc"]["value"] == pytest.approx(np.mean(values), abs=0.01)
 
-    def test_a_finding_without_a_positive_read_is_marked(self) -> None:
+    def test_the_fewest_and_the_most_readers_are_told(self) -> None:
+        given, probs, true = _hospital(200)
+        found = table(estimate(noisy_set(given, probs, true.head(50).assign(readers=[1, 3] * 25)), draws=80))
+        assert "50 of 200 re-read by 1 to 3 readers;" in found["findings"]["Edema"]["support"]
+
+    def test_a_finding_without_a_positive_read_has_no_auroc_but_a_prevalence(self) -> None:
         given, probs, true = _hospital(200)
         reads = true.head(40).copy()
         reads["Edema"] = 0.0
         found = table(estimate(noisy_set(given, probs, reads), draws=80))
-        assert "no positive among the reads" in found["findings"]["Edema"]["auroc"]["why"]
+        edema = found["findings"]["Edema"]
+        assert edema["auroc"]["value"] is edema["f1"]["low"] is None
+        assert "no positive among 40 reads" in edema["auroc"]["why"]
+        assert edema["support"].startswith("AUROC unknown: 40 of 200 re-read, no positive among 40 reads")
+        assert edema["prevalence"]["low"] < edema["prevalence"]["value"] < edema["prevalence"]["high"]
+        assert edema["specificity"]["value"] > 0
+        assert found["means"]["all"]["auroc"]["over"] == 3
+
+    def test_a_finding_without_a_negative_read_has_no_specificity(self) -> None:
+        given, probs, true = _hospital(200)
+        reads = true.head(40).copy()
+        reads["Edema"] = 1.0
+        edema = table(estimate(noisy_set(given, probs, reads), draws=80))["findings"]["Edema"]
+        assert "no negative among 40 reads" in edema["specificity"]["why"]
+        assert edema["sensitivity"]["value"] > 0
+
+    def test_without_reads_it_says_what_cannot_be_said(self, tmp_path: Path) -> None:
+        given, probs, true = _hospital(150)
+        for name, frame in (("N", given), ("P", probs), ("R", true.head(0))):
+            frame.to_csv(tmp_path / f"{name}.csv", index_label="Study")
+        none = estimate_files(noisy=tmp_path / "N.csv", reads=None, probs=tmp_path / "P.csv")
+        empty = estimate_files(noisy=tmp_path / "N.csv", reads=tmp_path / "R.csv", probs=tmp_path / "P.csv")
+        assert none == empty
+        edema = none["findings"]["Edema"]
+        assert edema["auroc"]["value"] is edema["auroc"]["low"] is None
+        assert "no study was read" in edema["auroc"]["why"]
+        alone = metrics.auroc(given["Edema"], probs["Edema"])
+        assert edema["estimators"] == {"labels alone": pytest.approx(
+            {"auroc": alone, "f1": metrics.f1(given["Edema"], probs["Edema"] >= 0.5), "prevalence": given["Edema"].mean()}
+        )}  # fmt: skip
+        assert f"the given labels alone would say {alone:.2f}, which is not an estimate of it" in edema["support"]
+        assert "What cannot: how often the model is right" in none["support"]
 
     def test_files_give_what_tables_give(self, tmp_path: Path) -> None:
         given, probs, true = _hospital(150)
@@ -248,6 +284,40 @@ class TestDifference:
         better = expit(np.log(probs / (1 - probs)) + 1.5 * true).to_numpy()
         found = difference(studies, better, better >= 0.5, draws=150)
         assert found["means"]["all"]["auroc"]["low"] > 0
+
+    def test_reads_chosen_for_a_comparison_go_where_the_models_disagree(self) -> None:
+        given, probs, _ = _hospital(400)
+        rival = probs.copy()
+        rival.iloc[:40] = rival.iloc[:40].to_numpy()[::-1]
+        both, one = (choose(given, probs, budget=40, compare=other) for other in (rival, None))
+        inside = [sum(int(study[1:]) < 40 for study in chosen["id"]) for chosen in (both, one)]
+        assert inside[0] > 2 * inside[1]
+
+    def test_a_better_rule_of_one_finding_is_found_with_reads_chosen_for_it(self) -> None:
+        """The rival decides ten studies of Edema rightly that the first model misses: a gap in F1 of 0.05."""
+        right = 0
+        for seed in range(4):
+            given, probs, true = _hospital(seed=seed)
+            rival = probs.copy()
+            missed = probs.index[(true["Edema"] == 1) & (probs["Edema"] < 0.5)][:10]
+            rival.loc[missed, "Edema"] = 0.99
+            chosen = choose(given, probs, budget=50, seed=seed, compare=rival).set_index("id")
+            reads = true.loc[chosen.index].assign(sampling_probability=chosen["sampling_probability"])
+            studies = noisy_set(given, probs, reads)
+            found = difference(studies, rival.to_numpy(), rival.to_numpy() >= 0.5, draws=100)
+            right += found["findings"]["Edema"]["f1"]["value"] > 0.02
+        assert right == 4
+
+    def test_files_of_two_models_give_their_difference(self, tmp_path: Path) -> None:
+        given, probs, true = _hospital(150)
+        better = expit(np.log(probs / (1 - probs)) + 2 * true)
+        for name, frame in (("N", given), ("P", probs), ("Q", better), ("R", true.head(60))):
+            frame.to_csv(tmp_path / f"{name}.csv", index_label="Study")
+        files = {
+            name: tmp_path / f"{letter}.csv" for name, letter in zip(("noisy", "probs", "reads"), "NPR", strict=True)
+        }
+        found = estimate_files(**files, compare=tmp_path / "Q.csv")
+        assert found["difference"]["means"]["all"]["f1"]["low"] > 0
 
     def test_a_model_does_not_differ_from_itself(self) -> None:
         studies, _, _ = _set_of(50)
