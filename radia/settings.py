@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -69,6 +70,35 @@ class IntakeSettings(Section):
     quiet_seconds: float = Field(0, ge=0, description="a site's folder is taken when nothing changed for so long")
     receiver: ReceiverSettings = ReceiverSettings()
     pacs: tuple[PacsSettings, ...] = ()
+    first_day: date = Field(date(2020, 1, 1), description="the first that a backfill over days may ask a PACS for")
+    overlap_days: int = Field(1, ge=0, description="asked for on both sides of a day: the clocks of hospitals differ")
+    retries: int = Field(4, ge=0, description="of Dagster, where a PACS cannot be reached")
+    retry_seconds: float = Field(60, ge=0, description="before the first of them; each later pause doubles")
+    expected_hours: dict[str, float] = Field(
+        {}, description="site: hours within which something new must come; Dagster shows a site that is late"
+    )
+
+
+class EmailSettings(Section):
+    """A mail server (SMTP) and who is written to."""
+
+    host: str = "localhost"
+    port: int = Field(25, ge=1, le=65535)
+    starttls: bool = False
+    user: str | None = None
+    password_variable: str | None = Field(None, description="environment variable with the password")
+    sender: str = "radia@localhost"
+    recipients: tuple[str, ...] = Field(min_length=1)
+
+
+class NotifySettings(Section):
+    """Who is told when a run fails. Nothing of a patient is in the notice."""
+
+    webhook: str | None = Field(None, pattern="^https?://", description="address that gets the notice as JSON (POST)")
+    webhook_variable: str | None = Field(None, description="environment variable with that address, where it is secret")
+    email: EmailSettings | None = None
+    page: str = Field("http://127.0.0.1:3000", description="Dagster's address, for links in the notice")
+    timeout_seconds: float = Field(20, gt=0)
 
 
 class DeidentifySettings(Section):
@@ -255,6 +285,7 @@ class Settings(Section):
 
     seed: int = 0
     intake: IntakeSettings = IntakeSettings()
+    notify: NotifySettings = NotifySettings()
     deidentify: DeidentifySettings = DeidentifySettings()
     images: ImageSettings = ImageSettings()
     scale: ScaleSettings = ScaleSettings()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -21,19 +22,69 @@ from radia.cli.frame import (
 )
 from radia.settings import key_from_environment, load_settings
 
+DAY = click.DateTime(formats=["%Y-%m-%d"])
 
-@main.command()
+
+@main.group(invoke_without_command=True)
 @click.option("--inbox", type=ANY_PATH, help="A folder tree INBOX/<site>/… (default: inbox/ in the data folder).")
 @click.option("--labels", type=EXISTING_FILE, help="CSV of labels by AccessionNumber.")
 @click.option("--reports", type=EXISTING_FILE, help="CSV of reports by AccessionNumber.")
 @params_option
 @prints
-def intake(inbox: Path | None, labels: Path | None, reports: Path | None, params: Path | None) -> tuple[object, str]:
-    """Take new files into landing batches."""
+@click.pass_context
+def intake(
+    context: click.Context, inbox: Path | None, labels: Path | None, reports: Path | None, params: Path | None
+) -> tuple[object, str] | None:
+    """Take new files into landing batches: from a folder, or as the commands below say."""
     from radia import steps
 
+    if context.invoked_subcommand is not None:
+        return None
     with opened(params) as site:
         return told(steps.intake(site, inbox or site.workspace.root / "inbox", labels=labels, reports=reports))
+
+
+@intake.command("pacs")
+@click.option("--site", help="Ask this site's PACS only.")
+@click.option("--from", "since", type=DAY, help="First day of the studies, as 2026-01-31 (default: the day before).")
+@click.option("--to", "until", type=DAY, help="Last day of the studies (default: today).")
+@params_option
+@prints
+def intake_pacs(
+    site: str | None, since: datetime | None, until: datetime | None, params: Path | None
+) -> tuple[object, str]:
+    """Ask the PACS of intake.pacs (params.yaml) over DICOMweb. What is there already is not fetched again."""
+    from radia import steps
+
+    first, last = (day.date() if day else None for day in (since, until))
+    with opened(params) as run:
+        outcomes = steps.fetch(run, site=site, since=first, until=last)
+    value, text = told(outcomes)
+    return value, text or "nothing new"
+
+
+@intake.command("receive")
+@params_option
+@prints
+def intake_receive(params: Path | None) -> tuple[object, str]:
+    """Listen to senders (C-STORE, settings in intake.receiver of params.yaml) until Ctrl-C or SIGTERM."""
+    import signal
+    from threading import Event
+
+    from radia import steps
+
+    stop = Event()
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, lambda *_: stop.set())
+    with opened(params) as run:
+        host = run.settings.intake.receiver.host
+        count = steps.receive(
+            run,
+            stop,
+            listening=lambda port: click.echo(f"listening on {host}:{port}; Ctrl-C ends it", err=True),
+            told=lambda outcome: click.echo(told(outcome)[1], err=True),
+        )
+    return {"batches": count}, f"{count} batches received"
 
 
 @main.command()

@@ -65,6 +65,8 @@ def prints(function: Callable[..., Any]) -> Callable[..., None]:
     @wraps(function)
     def command(*args: Any, as_json: bool, **options: Any) -> None:
         result = function(*args, **options)
+        if result is None:  # a group, of which a command follows
+            return
         value, text = result if isinstance(result, tuple) else (result, None)
         if as_json or text is None:
             click.echo(json.dumps(value, indent=None if as_json else 2, ensure_ascii=False, default=str))

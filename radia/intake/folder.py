@@ -44,7 +44,9 @@ def take_folder(
     with locked(landing):
         sweep(landing)
         for site, files in feeds.items():
-            if files and _is_quiet(files, quiet_seconds):
+            if files and not _is_quiet(files, quiet_seconds):
+                logger.warning("site %s is still growing: left for the next time", site)
+            elif files:
                 receipt, tally = take_files(site, sites[site], files, landing, today)
                 new += [receipt] if receipt else []
                 unread += 0 if tally.taken or tally.known else len(tally.left)
@@ -55,6 +57,14 @@ def take_folder(
     if unread and not new:
         raise IntakeError(f"none of {unread} files could be read: give this user the right to read {inbox}")
     return new
+
+
+def quiet_files(inbox: Path, quiet_seconds: float) -> list[Path]:
+    """The files of the sites that are not growing, as `take_folder` would take them. Raises IntakeError."""
+    if not inbox.is_dir():
+        return []
+    feeds = [files_below(folder) for folder in _sites(inbox).values()]
+    return [path for files in feeds if _is_quiet(files, quiet_seconds) for path in files if path.is_file()]
 
 
 # --- the inbox ------------------------------------------------------------------------------------------------------

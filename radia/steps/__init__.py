@@ -18,9 +18,22 @@ from radia.steps.data import (
     snapshot,
     table_of,
 )
-from radia.steps.lineage import act_on_approvals, bundle, promote, reidentify, reject, roll_back, trace, verify, withdraw
+from radia.steps.lineage import (
+    act_on_approvals,
+    bundle,
+    erase,
+    promote,
+    reidentify,
+    reject,
+    roll_back,
+    trace,
+    verify,
+    withdraw,
+)
 from radia.steps.models import base_model, evaluate, finetune, gate, register, suspects
 from radia.steps.monitoring import Watch, monitor, shift_since_training
+from radia.steps.network import fetch, fetch_day, receive
+from radia.steps.noise import noise
 from radia.steps.reads import add_reads, export_reads, import_reads, plan_reads, queue_reads, reads_status
 from radia.steps.reproduction import reproduce, restore
 from radia.steps.run import Outcome, Progress, Run, open_run, recorded, silent
@@ -38,8 +51,11 @@ __all__ = [
     "check",
     "current_snapshot",
     "deidentify",
+    "erase",
     "evaluate",
     "export_reads",
+    "fetch",
+    "fetch_day",
     "finetune",
     "gate",
     "images",
@@ -49,11 +65,13 @@ __all__ = [
     "intake",
     "labels",
     "monitor",
+    "noise",
     "open_run",
     "plan_reads",
     "promote",
     "queue_reads",
     "reads_status",
+    "receive",
     "recorded",
     "register",
     "reidentify",
