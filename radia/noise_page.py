@@ -136,26 +136,25 @@ def _findings_table(noise: Mapping[str, Any]) -> str:
         cells = [
             escape(finding),
             str(entry["reads"]),
-            _percent(entry["wrong"]),
-            _percent(entry["inferred"]["wrong"]),
-            _percent(entry["inferred"]["missed"]),
-            _percent(entry["inferred"]["invented"]),
+            _cell(entry["wrong"]),
+            *(_cell(entry["inferred"][kind]) for kind in ("wrong", "missed", "invented")),
             *(f"{counts[name]['present']} / {counts[name]['absent']}" for name in counts),
         ]
         rows.append(f"<tr>{''.join(f'<td>{cell}' for cell in cells)}</tr>")
-    given = "".join(f"<th>given {name}: read present / absent" for name in ("present", "absent", "uncertain", "blank"))
+    given = "".join(f"<th>given {name}" for name in ("present", "absent", "uncertain", "blank"))
     return (
         '<div class="wide"><table class="numbers"><thead><tr><th>finding<th>reads<th>wrong, read<th>wrong, inferred'
         f"<th>missed, inferred<th>invented, inferred{given}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
         "<p class=note>Missed: of what is truly there. Invented: of what was called present. A blank label counts as "
-        "absent; an uncertain one is left out of the rates. Counts are of reads, unweighted.</p>"
+        "absent; an uncertain one is left out of the rates. The last columns count reads, unweighted: "
+        "present / absent as read, by what was given.</p>"
     )
 
 
 def _group_table(attribute: str, values: Mapping[str, Any]) -> str:
     rows = "".join(
-        f"<tr><td>{escape(value)}<td>{entry['studies']}<td>{entry['reads']}<td>{_percent(entry['wrong'])}"
-        f"<td>{_percent(entry['missed'])}<td>{_percent(entry['invented'])}</tr>"
+        f"<tr><td>{escape(value)}<td>{entry['studies']}<td>{entry['reads']}<td>{_cell(entry['wrong'])}"
+        f"<td>{_cell(entry['missed'])}<td>{_cell(entry['invented'])}</tr>"
         for value, entry in values.items()
     )
     return (
@@ -273,7 +272,7 @@ def _findings_figure(noise: Mapping[str, Any]) -> Figure:
 
 
 def _group_figure(values: Mapping[str, Any]) -> Figure:
-    figure, axes = subplots(1, 1, width=7.5, height=0.4 * len(values) + 0.9)
+    figure, axes = subplots(1, 1, width=11.5, height=0.42 * len(values) + 1.0)
     axis = axes.flat[0]
     for y, entry in enumerate(values.values()):
         interval(axis, entry["wrong"], y, READ)
@@ -298,8 +297,9 @@ def _power_figure(power: Mapping[str, Sequence[Sequence[float | None]]]) -> Figu
         axis.set_xscale("log")
         axis.set_xticks([reads for reads, _ in curve], [f"{reads:.0f}" for reads, _ in curve])
         axis.minorticks_off()
-        axis.set_ylim(0, None)
         axis.tick_params(labelsize=8)
+    widths = [width for curve in power.values() for _, width in curve if width is not None]
+    axes.flat[0].set_ylim(0, min(0.5, 1.05 * max([0.1, *widths])))
     for axis in axes.flat[len(power) :]:
         axis.set_visible(False)
     figure.supxlabel("further reads", fontsize=9.5, color=MUTED)
@@ -327,6 +327,13 @@ def _percent(entry: Mapping[str, Any]) -> str:
         return "not known"
     value = f"{entry['value']:.1%}"
     return value if entry["low"] is None else f"{value} ({entry['low']:.1%} to {entry['high']:.1%})"
+
+
+def _cell(entry: Mapping[str, Any]) -> str:
+    if entry["value"] is None:
+        return "<i>not known</i>"
+    limits = "" if entry["low"] is None else f"<small>{entry['low']:.1%} to {entry['high']:.1%}</small>"
+    return f"{entry['value']:.1%}{limits}"
 
 
 def _kappa(value: float | None, low: float | None = None, high: float | None = None) -> str:
