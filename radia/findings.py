@@ -36,11 +36,15 @@ PRESENT, ABSENT, UNCERTAIN = 1.0, 0.0, -1.0
 
 
 class UncertaintyPolicy(StrEnum):
-    """What a label of -1 becomes in training (Irvin et al. 2019, section 3)."""
+    """What a label of -1 becomes in training (Irvin et al. 2019, section 3).
+
+    SOFT goes further: every label of the finding becomes the probability that reads give it (label_probability.py).
+    """
 
     IGNORE = "ignore"
     ZEROS = "zeros"
     ONES = "ones"
+    SOFT = "soft"
 
 
 def position(finding: str) -> int:
@@ -60,7 +64,8 @@ def training_targets(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Targets in [0, 1] and weights (1 counts, 0 is left out of the loss), both [n, findings].
 
-    labels: [n, findings] of 1, 0, -1 and NaN. Values strictly between 0 and 1 are soft labels and stay.
+    labels: [n, findings] of 1, 0, -1 and NaN. Values strictly between 0 and 1 are soft labels and stay. SOFT is as
+    IGNORE here: the probabilities are put in where training happens, and nowhere is a model judged by them.
     """
     targets = labels.astype(np.float32, copy=True)
     weights = np.ones_like(targets)
@@ -72,6 +77,6 @@ def training_targets(
         uncertain = labels[:, column] == UNCERTAIN
         policy = policies.get(finding, default)
         targets[uncertain, column] = 1.0 if policy is UncertaintyPolicy.ONES else 0.0
-        if policy is UncertaintyPolicy.IGNORE:
+        if policy in (UncertaintyPolicy.IGNORE, UncertaintyPolicy.SOFT):
             weights[uncertain, column] = 0.0
     return targets, weights

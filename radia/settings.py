@@ -156,6 +156,17 @@ class SnapshotSettings(Section):
     test_fraction: float = Field(0.25, gt=0, lt=0.5)
 
 
+class AgreementSettings(Section):
+    """The check of labels from reports that comes before training: what `radia labels agree --out` wrote."""
+
+    file: str = Field(description="relative to the data folder")
+    kappa: float = Field(0.0, ge=0, le=1, description="the least Cohen's kappa of a finding")
+    f1: float = Field(0.0, ge=0, le=1, description="the least F1 of a finding")
+    kappa_by_finding: dict[str, float] = {}
+    f1_by_finding: dict[str, float] = {}
+    leave_out: tuple[str, ...] = Field((), description="findings whose labels from reports are not used: left blank")
+
+
 class LabelSettings(Section):
     """What uncertain and blank labels are taken for in training."""
 
@@ -165,6 +176,10 @@ class LabelSettings(Section):
         "Edema": UncertaintyPolicy.ONES,
     }
     blank_is_absent: bool = True
+    probabilities: str = Field(
+        "", description="of the policy soft, as `radia labels probabilities --out` wrote; empty: learnt from the reads"
+    )
+    agreement: AgreementSettings | None = None
     soft: float = Field(
         0.0, ge=0, le=1, description="part of a training target that is the probability of being present, not the label"
     )
