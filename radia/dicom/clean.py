@@ -114,6 +114,8 @@ class Cleaner:
         if action is Action.NEW_UID:
             return self._new_uids(element), action
         value = self._value(element, vr, rule, encodings)
+        if rule.dummy and not value and len(element.value):
+            return self._dummy(element, vr, encodings, path), Action.DUMMY
         if value is None:
             return None, Action.REMOVE
         return Element(element.tag, _real_vr(element, vr), value), action
@@ -263,8 +265,6 @@ class Cleaner:
     def _text(self, text: str, vr: str, rule: Rule) -> bytes | None:
         values = [text] if vr in _WHOLE_TEXT else text.split("\\")
         good = [value.strip() if self._may_stand(value.strip(), rule) else "" for value in values]
-        if rule.check == "words" and rule.action is Action.KEEP and not any(good):
-            return None
         if not any(good):
             return b""
         return "\\".join(good).encode("utf-8")

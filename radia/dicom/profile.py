@@ -68,10 +68,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Rule:
-    """What to do with one attribute. `check` says which values of a kept one are acceptable; empty: by its VR."""
+    """What to do with one attribute. `check` says which values of a kept one are acceptable; empty: by its VR.
+
+    `dummy`: the attribute needs a value; where its own may not stand, a dummy does.
+    """
 
     action: Action
     check: str = ""
+    dummy: bool = False
 
 
 _GONE = Rule(Action.REMOVE)
@@ -148,11 +152,11 @@ class Profile:
         self._rules: dict[int, Rule] = {tag: Rule(Action.KEEP, check) for tag, check in keep_list().items()}
         self._repeating: dict[str, Rule] = {}
         for row in table():
-            action = resolve(row, self.options)
+            rule = Rule(resolve(row, self.options), dummy=row.basic == "D")
             if len(row.tag) == 8 and "x" not in row.tag:
-                self._rules[int(row.tag, 16)] = Rule(action)
+                self._rules[int(row.tag, 16)] = rule
             else:
-                self._repeating[row.tag] = Rule(action)
+                self._repeating[row.tag] = rule
 
     @property
     def name(self) -> str:
