@@ -14,7 +14,7 @@ import pytest
 
 from radia.errors import SettingsError
 from radia.findings import FINDINGS
-from radia.quality import PICTURE_COLUMNS, QualityReport, RuleResult, check, load_rules
+from radia.quality import PICTURE_COLUMNS, QualityReport, RuleResult, _shifts, check, load_rules
 from radia.settings import QualitySettings
 
 SETTINGS = QualitySettings()
@@ -374,3 +374,25 @@ class TestPage:
     def test_json_holds_no_nan(self, manifest: pd.DataFrame, labels: pd.DataFrame) -> None:
         content = json.loads(check(manifest.assign(exposure=np.nan), labels, settings=SETTINGS).to_json())
         assert content["measures"]["exposure"]["counts"] == [0] * 20
+
+
+class TestShifts:
+    """Each batch against all others, at once."""
+
+    @pytest.mark.parametrize(("images", "batches", "digits"), [(600, 7, 2), (901, 12, 6), (90, 2, 6)])
+    def test_are_those_of_the_plain_definition(self, images: int, batches: int, digits: int) -> None:
+        rng = np.random.default_rng(images)
+        values, batch = rng.normal(0.5, 0.1, images).round(digits), rng.integers(0, batches, images)
+        values[::50] = np.nan
+        expected = [plain_shift(values, batch == number) for number in range(batches)]
+        np.testing.assert_allclose(_shifts(values, batch, batches), expected, atol=1e-9)
+
+    def test_of_few_images_are_not_given(self) -> None:
+        values, batch = np.arange(60.0), np.repeat([0, 1, 2], [25, 25, 10])
+        assert np.isnan(_shifts(values, batch, 3)).tolist() == [False, False, True]
+
+
+def plain_shift(values: np.ndarray, inside: np.ndarray) -> float:
+    these, others = (part[~np.isnan(part)] for part in (values[inside], values[~inside]))
+    spread = 1.4826 * np.median(np.abs(others - np.median(others)))
+    return float(abs(np.median(these) - np.median(others)) / spread)
