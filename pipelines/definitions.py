@@ -7,16 +7,16 @@ from radia.settings import quiet_dependencies
 quiet_dependencies()
 
 from pipelines import assets  # noqa: E402
-from pipelines.jobs import retrain  # noqa: E402
+from pipelines.jobs import pacs, retrain  # noqa: E402
 from pipelines.resources import Site  # noqa: E402
-from pipelines.schedules import nightly  # noqa: E402
-from pipelines.sensors import approval_sensor, inbox_sensor  # noqa: E402
+from pipelines.schedules import nightly, pacs_daily  # noqa: E402
+from pipelines.sensors import approval_sensor, failure_notice, inbox_sensor, receipt_sensor  # noqa: E402
 
 definitions = dg.Definitions(
     assets=dg.load_assets_from_package_module(assets),
-    jobs=[retrain],
-    schedules=[nightly],
-    sensors=[inbox_sensor, approval_sensor],
+    jobs=[retrain, pacs],
+    schedules=[nightly, pacs_daily],
+    sensors=[inbox_sensor, receipt_sensor, approval_sensor, failure_notice],
     resources={"site": Site()},
     executor=dg.in_process_executor,
 )

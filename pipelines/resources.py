@@ -22,7 +22,7 @@ class Site(dg.ConfigurableResource):  # type: ignore[type-arg]
     data: str = ""
     params: str = ""
 
-    def run(self, context: dg.AssetExecutionContext) -> steps.Run:
+    def run(self, context: dg.AssetExecutionContext | dg.OpExecutionContext) -> steps.Run:
         """A run on behalf of this Dagster run."""
         return steps.open_run(
             data=Path(self.data) if self.data else None,

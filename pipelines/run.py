@@ -51,7 +51,7 @@ def _leading_to(job: dg.JobDefinition, asset: str) -> list[dg.AssetKey]:
     """The asset and all that the job makes before it."""
     graph = job.asset_layer.asset_graph
     wanted = dg.AssetSelection.assets(asset).upstream().resolve(graph)
-    return sorted(wanted & job.asset_layer.executable_asset_keys)
+    return sorted(wanted & set(job.asset_layer.executable_asset_keys))
 
 
 def _run_config(inbox: Path | None, labels: Path | None, reports: Path | None, params: Path | None) -> dict[str, Any]:

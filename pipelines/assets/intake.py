@@ -1,11 +1,14 @@
 """Intake: from a folder tree `<inbox>/<site>/…` to landing batches. What lies there identifies patients."""
 
+from datetime import timedelta
+
 import dagster as dg
 
-from pipelines.partitions import batches
+from pipelines.partitions import arrivals, batches, days, events
 from pipelines.presentation import batch_table, total
 from pipelines.resources import Site
 from radia import __version__, steps
+from radia.settings import load_settings
 
 batch = dg.AssetSpec(
     "batch",
@@ -16,13 +19,37 @@ batch = dg.AssetSpec(
     description="One intake batch a partition, `<site>-<date>-<n>`: its receipt, and what became of its files.",
 )
 
+pacs_day = dg.AssetSpec(
+    "pacs_day",
+    group_name="intake",
+    partitions_def=days,
+    owners=["team:data-engineering"],
+    kinds={"dicom"},
+    description="The days that the job `pacs` asked every PACS for.",
+)
+feeds = [
+    dg.AssetSpec(
+        ["feed", site],
+        group_name="intake",
+        owners=["team:data-engineering"],
+        kinds={"dicom"},
+        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=hours)),
+        description=f"Whatever site {site} sends. Late when nothing new came for {hours:g} hours.",
+    )
+    for site, hours in load_settings().intake.expected_hours.items()
+]
+
 
 class IntakeConfig(dg.Config):
-    """Where the feed lies; empty: `<data>/inbox`, with `labels.csv` or `reports.csv` beside it where they exist."""
+    """Where the feed lies; empty: `<data>/inbox`, with `labels.csv` or `reports.csv` beside it where they exist.
+
+    A site whose folder changed less than `quiet_seconds` ago waits; where it is not given, the settings say how long.
+    """
 
     inbox: str = ""
     labels: str = ""
     reports: str = ""
+    quiet_seconds: float | None = None
 
 
 @dg.asset(
@@ -40,7 +67,10 @@ def landing(context: dg.AssetExecutionContext, config: IntakeConfig, site: Site)
         steps.inbox_of(run, config.inbox),
         labels=steps.table_of(run, "labels.csv", config.labels, inbox=config.inbox),
         reports=steps.table_of(run, "reports.csv", config.reports, inbox=config.inbox),
+        quiet_seconds=config.quiet_seconds,
     )
-    names = [outcome.summary["batch"] for outcome in outcomes]
-    context.instance.add_dynamic_partitions("batches", names)
+    arrived = arrivals(context.instance, outcomes)
+    context.instance.add_dynamic_partitions("batches", [one.summary["batch"] for one in arrived])
+    for event in events(arrived, expected=list(run.settings.intake.expected_hours)):
+        context.log_event(event)
     return dg.MaterializeResult(metadata={"files": total(outcomes, "files"), "batches": batch_table(outcomes)})

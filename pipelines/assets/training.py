@@ -12,6 +12,7 @@ from radia import __version__, steps
     owners=["team:machine-learning"],
     kinds={"pytorch", "mlflow"},
     code_version=__version__,
+    pool="gpu",
 )
 def base_model(context: dg.AssetExecutionContext, site: Site) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """The checkpoint of the model in use. Where there is none yet, the embedded stand-in, and it says so."""

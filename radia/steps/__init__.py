@@ -6,6 +6,7 @@ left nothing visible and starts anew. No computation belongs here.
 """
 
 from radia.steps.data import (
+    all_received,
     batches,
     check,
     current_snapshot,
@@ -45,6 +46,7 @@ __all__ = [
     "Watch",
     "act_on_approvals",
     "add_reads",
+    "all_received",
     "base_model",
     "batches",
     "bundle",

@@ -26,13 +26,18 @@ def described() -> dict[str, Any]:
             "described": bool(graph.get(key).description),
             "partitions": getattr(graph.get(key).partitions_def, "name", None),
             "executable": graph.get(key).is_executable,
+            "pools": sorted(graph.get(key).pools or ()),
             "blocking checks": sorted(check.name for check in graph.get(key).check_keys if graph.get(check).blocking),
         }
         for key in sorted(graph.get_all_asset_keys())
     }
     return {
         "assets": assets,
-        "jobs": sorted(job.name for job in repository.get_all_jobs() if not job.name.startswith("__")),
+        "jobs": {
+            job.name: getattr(job.partitions_def, "name", None) or type(job.partitions_def).__name__
+            for job in sorted(repository.get_all_jobs(), key=lambda job: job.name)
+            if not job.name.startswith("__")
+        },
         "schedules": {item.name: item.default_status.value for item in repository.schedule_defs},
         "sensors": {item.name: item.default_status.value for item in repository.sensor_defs},
         "resources": sorted(repository.get_top_level_resources()),
