@@ -136,7 +136,21 @@ def deidentify(
     return result, "\n".join(lines)
 
 
-step_command("images", "images", "Turn clean DICOM into shards of pixels and the manifest.")
+@main.command()
+@click.option("--repair", is_flag=True, help="Check every shard; make damaged ones again from the clean files.")
+@params_option
+@prints
+def images(repair: bool, params: Path | None) -> tuple[object, str]:
+    """Turn clean DICOM into shards of pixels and the manifest."""
+    from radia import steps
+
+    with opened(params) as site:
+        if not repair:
+            return told(steps.images(site))
+        made = steps.repair_images(site)
+    return {"repaired": made}, f"made again: {', '.join(made)}" if made else "every shard is whole"
+
+
 step_command("snapshot", "snapshot", "Freeze manifest, labels, reads and split, versioned with DVC.")
 
 
@@ -163,14 +177,93 @@ def labels() -> None:
 @labels.command("from-reports")
 @click.argument("reports", type=EXISTING_FILE)
 @click.argument("target", type=ANY_PATH)
+@click.option("--evidence", type=ANY_PATH, help="CSV of what gave each label: offsets, section, cues; no word.")
 @prints
-def from_reports(reports: Path, target: Path) -> tuple[object, str]:
+def from_reports(reports: Path, target: Path, evidence: Path | None) -> tuple[object, str]:
     """Label the reports of a CSV (id,text or AccessionNumber,Report) with the 14 observations."""
-    from radia.reports import label_reports, read_report_table
+    from radia.reports import label_with_evidence, read_report_table, rules_digest
 
-    table = label_reports(read_report_table(reports))
-    write_csv(table, target)
-    return {"reports": len(table)}, f"{len(table)} reports labelled: {target}"
+    labelled = label_with_evidence(read_report_table(reports))
+    write_csv(labelled.labels, target)
+    if evidence is not None:
+        write_csv(labelled.evidence, evidence)
+    count = len(labelled.labels)
+    lines = [f"{count} reports labelled: {target}"]
+    lines += [f"  {number} without any label: {reason}" for reason, number in labelled.abstained.items()]
+    return {"reports": count, "abstained": labelled.abstained, "rules": rules_digest()}, "\n".join(lines)
+
+
+def _bar(_context: click.Context, _option: click.Parameter, texts: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """`kappa=0.8` for every finding (under ''), `Edema:f1=0.7` for one."""
+    bars: dict[str, dict[str, float]] = {}
+    for text in texts:
+        finding, _, rule = text.rpartition(":")
+        metric, _, value = rule.partition("=")
+        try:
+            bars.setdefault(finding.strip(), {})[metric.strip()] = float(value)
+        except ValueError as error:
+            raise click.BadParameter(f"{text}: expected kappa=0.8, f1=0.9 or 'Edema:kappa=0.7'") from error
+    return bars
+
+
+@labels.command("agree")
+@click.argument("first", type=EXISTING_FILE)
+@click.argument("second", type=EXISTING_FILE)
+@click.option("--bar", "bars", multiple=True, callback=_bar, help="kappa=0.8, f1=0.9 or 'Edema:kappa=0.7'; repeatable.")
+@click.option(
+    "--blank",
+    type=click.Choice(["absent", "unread"]),
+    default="absent",
+    show_default=True,
+    help="What a blank cell says: the finding is not there, or nobody looked.",
+)
+@click.option("--out", type=ANY_PATH, help="JSON of the result, which labels.agreement of params.yaml can name.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def agree(
+    first: Path, second: Path, bars: dict[str, dict[str, float]], blank: str, out: Path | None, as_json: bool
+) -> None:
+    """Compare two tables of labels (id and findings): kappa and F1 per finding. Status 1 where one is under its bar."""
+    import json
+
+    from radia.errors import QualityBlocked
+    from radia.label_agreement import agreement_of_files, told_agreement
+    from radia.workspace import written_whole
+
+    overall = bars.pop("", {})
+    result = agreement_of_files(first, second, bars=overall, bars_by_finding=bars, unread=blank == "unread")
+    if out is not None:
+        with written_whole(out) as partial:
+            partial.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    click.echo(json.dumps(result, ensure_ascii=False) if as_json else told_agreement(result))
+    if result["under_bar"]:
+        raise QualityBlocked(f"under the bar: {', '.join(result['under_bar'])}")
+
+
+@labels.command("probabilities")
+@click.argument("given", type=EXISTING_FILE)
+@click.argument("reads", type=EXISTING_FILE)
+@click.option("--out", type=ANY_PATH, help="JSON of the result, which labels.probabilities of params.yaml can name.")
+@prints
+def probabilities(given: Path, reads: Path, out: Path | None) -> tuple[object, str]:
+    """How likely a finding is there, by what its label says (1, 0, -1, blank), learnt from READS of a chance sample.
+
+    READS: CSV of ids and true findings; a column sampling_probability where some were likelier to be read than others.
+    """
+    import json
+
+    from radia.label_probability import probabilities_of_files
+    from radia.metrics import shown
+    from radia.workspace import written_whole
+
+    found = probabilities_of_files(given, reads).as_json()
+    if out is not None:
+        with written_whole(out) as partial:
+            partial.write_text(json.dumps({"probabilities": found}, indent=1) + "\n")
+    lines = [
+        f"{finding}: " + "; ".join(f"{name} {shown(cell)}, {cell['reads']:.0f} reads" for name, cell in stated.items())
+        for finding, stated in found.items()
+    ]
+    return {"probabilities": found}, "\n".join(lines)
 
 
 @labels.command("link")

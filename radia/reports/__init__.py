@@ -5,6 +5,16 @@ it is read here and goes nowhere else. No natural-language package is used, and 
 """
 
 from radia.reports.labeler import Evidence, ReportLabels, label_report
-from radia.reports.table import label_reports, read_report_table
+from radia.reports.lexicon import rules_digest
+from radia.reports.table import LabelledReports, label_reports, label_with_evidence, read_report_table
 
-__all__ = ["Evidence", "ReportLabels", "label_report", "label_reports", "read_report_table"]
+__all__ = [
+    "Evidence",
+    "LabelledReports",
+    "ReportLabels",
+    "label_report",
+    "label_reports",
+    "label_with_evidence",
+    "read_report_table",
+    "rules_digest",
+]

@@ -7,6 +7,8 @@ is in no phrase, as a slip of the pen of one that is.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +40,7 @@ _MEMORY = 200_000
 LARGE, SMALL = "@large", "@small"
 """Stand in a phrase for a number that is a cardiothoracic ratio: above a half (0,55; 55), and up to a half."""
 _RANKS = ("heading", "aside", "cue", "predicate", "subject", "finding")
+_RULE_FILES = (".py", ".yaml")
 _HALF, _SMALLEST_RATIO, _LARGEST_RATIO = 0.5, 0.25, 0.95
 
 
@@ -348,6 +351,15 @@ def source_of(name: str) -> Mapping[str, Any]:
     text = (resources.files("radia.reports") / "lexicon" / f"{name}.yaml").read_text(encoding="utf-8")
     source: Mapping[str, Any] = yaml.load(text, Loader=_LOADER)  # noqa: S506 the safe loader, in C where there is one
     return source
+
+
+@lru_cache(maxsize=1)
+def rules_digest() -> str:
+    """SHA-256 of the rules and word lists: what was measured with other ones does not hold for these."""
+    package = resources.files("radia.reports")
+    files = [file for folder in (package, package / "lexicon") for file in folder.iterdir() if file.is_file()]
+    rules = sorted((file.name, file.read_text(encoding="utf-8")) for file in files if file.name.endswith(_RULE_FILES))
+    return hashlib.sha256(json.dumps(rules).encode()).hexdigest()
 
 
 @lru_cache(maxsize=len(LANGUAGES))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ import pandas as pd
 from radia.errors import LabelError, UnmatchedIds
 from radia.findings import FINDINGS
 from radia.reports.canary import check_canary
-from radia.reports.labeler import label_report
+from radia.reports.labeler import Evidence, label_report
 
 _LONGEST_FIELD = 10_000_000
 
@@ -39,22 +42,53 @@ def read_report_table(path: Path) -> pd.DataFrame:
     return _checked(table, path.name)
 
 
+EVIDENCE_COLUMNS = ("id", "finding", "value", "start", "end", "section", "language", "cues", "reason")
+
+
+@dataclass(frozen=True)
+class LabelledReports:
+    """A table of reports, labelled.
+
+    labels: `id` and the 14 findings as floats (1, 0, -1, NaN for blank). evidence: EVIDENCE_COLUMNS, a row for each
+    place that speaks of a finding (offsets in the text as given, cues joined by ` + `, never a word of it), and one for
+    each report that got no label, with the reason. abstained: reason -> reports.
+    """
+
+    labels: pd.DataFrame
+    evidence: pd.DataFrame
+    abstained: Mapping[str, int]
+
+
 def label_reports(table: pd.DataFrame) -> pd.DataFrame:
     """`id` and the 14 findings as floats (1, 0, -1, NaN for blank), one row for each of `id`, `text`.
 
     Raises LabelError where the labeler does not label its own canary report rightly: then no label can be trusted.
     """
+    return label_with_evidence(table).labels
+
+
+def label_with_evidence(table: pd.DataFrame) -> LabelledReports:
+    """The labels of each of `id`, `text`, what gave them, and why reports got none. Raises LabelError (canary)."""
     check_canary()
     values = np.full((len(table), len(FINDINGS)), np.nan)
-    for row, text in enumerate(table["text"]):
-        labels = label_report(text if isinstance(text, str) else "").values
-        for column, finding in enumerate(FINDINGS):
-            value = labels[finding]
-            if value is not None:
-                values[row, column] = value
+    evidence: list[tuple[object, ...]] = []
+    reasons: Counter[str] = Counter()
+    for row, (number, text) in enumerate(zip(table["id"], table["text"], strict=True)):
+        told = label_report(text if isinstance(text, str) else "")
+        values[row] = [np.nan if (value := told.values[finding]) is None else value for finding in FINDINGS]
+        evidence += [(number, *_told(piece), None) for piece in told.evidence]
+        if told.reason is not None:
+            reasons[told.reason] += 1
+            evidence.append((number, *[None] * (len(EVIDENCE_COLUMNS) - 2), told.reason))
     labelled = pd.DataFrame(values, columns=list(FINDINGS))
     labelled.insert(0, "id", table["id"].to_numpy())
-    return labelled
+    places = pd.DataFrame(evidence, columns=list(EVIDENCE_COLUMNS)).astype({"start": "Int64", "end": "Int64"})
+    return LabelledReports(labelled, places, dict(reasons))
+
+
+def _told(piece: Evidence) -> tuple[object, ...]:
+    cues = " + ".join(piece.cues)
+    return piece.finding, piece.value, piece.start, piece.end, piece.section, piece.language, cues
 
 
 def _decoded(content: bytes, name: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from radia import digests
 from radia.errors import EmptyInbox, QualityBlocked, SnapshotError
+from radia.steps.agreement import agreement_inputs, require_agreement, without_left_out
 from radia.steps.run import Outcome, Run, Work, once, recorded
 from radia.workspace import Workspace, written_whole
 
@@ -76,6 +77,16 @@ def deidentify(run: Run) -> list[Outcome]:
 def images(run: Run) -> list[Outcome]:
     """Turns the clean DICOM of every batch into shards and manifest rows."""
     return [_images_of_batch(run, batch) for batch in clean_batches(run.workspace)]
+
+
+def repair_images(run: Run) -> list[str]:
+    """Makes the batches with a damaged shard anew from their clean DICOM; which they were. Raises ShardDamaged."""
+    from radia.images import repair_batch
+
+    site = run.workspace
+    made = [batch for batch in clean_batches(site) if (site.images / batch).is_dir()]
+    scale = run.settings.scale
+    return [batch for batch in made if repair_batch(site.clean / batch, site.images, batch=batch, scale=scale)]
 
 
 def labels(run: Run) -> Outcome:
@@ -149,6 +160,7 @@ def snapshot(run: Run) -> Outcome:
     from radia.trace import withdrawn_patients
 
     site = run.workspace
+    require_agreement(run, pd.read_parquet(site.labels / "given.parquet"))
     if check(run).summary["blocking"]:
         raise QualityBlocked(f"a critical rule of data quality failed: see {site.quality / 'site' / 'index.html'}")
     target = site.current_snapshot
@@ -160,7 +172,7 @@ def snapshot(run: Run) -> Outcome:
             reads = domain.outside_test(reads, manifest, run.settings.snapshot)
         frozen = domain.freeze(
             manifest,
-            merge_reads(given, reads),
+            merge_reads(without_left_out(run, given), reads),
             settings=run.settings.snapshot,
             folder=site.snapshots,
             withdrawn=withdrawn_patients(run.ledger),
@@ -178,6 +190,7 @@ def snapshot(run: Run) -> Outcome:
     inputs = _manifest_inputs(site) | label_inputs(site) | read_inputs(site)
     inputs["withdrawn"] = digests.of_json(sorted(withdrawn_patients(run.ledger)))
     inputs["settings"] = run.settings.snapshot.digest()
+    inputs |= agreement_inputs(run)
     return once(run, "snapshot", inputs=inputs, produces=[target], work=work)
 
 
