@@ -707,36 +707,8 @@ def assess(
     )
 
 
-def table(
-    truth: ArrayLike,
-    probs: ArrayLike,
-    *,
-    findings: Sequence[str],
-    thresholds: ArrayLike | Mapping[str, float] | None = None,
-    decisions: ArrayLike | None = None,
-    groups: ArrayLike | None = None,
-    replicates: int = 1000,
-    seed: int = 0,
-    min_positives: int = 3,
-) -> dict[str, Any]:
-    """The JSON of `radia evaluate` (DESIGN.md, Contracts). Arguments as in `assess`."""
-    return table_of(
-        assess(
-            truth,
-            probs,
-            findings=findings,
-            thresholds=thresholds,
-            decisions=decisions,
-            groups=groups,
-            replicates=replicates,
-            seed=seed,
-            min_positives=min_positives,
-        )
-    )
-
-
 def table_of(model: Assessment) -> dict[str, Any]:
-    """The JSON of `radia evaluate` from an assessment: findings, means and micro averages."""
+    """The JSON of `radia evaluate` (DESIGN.md, Contracts): findings, means and micro averages."""
     return {
         "n": len(model.codes),
         "patients": model.groups,

@@ -55,9 +55,10 @@ def evaluate_files(
     files = align(truth=truth, probs=probs, thresholds=thresholds, decisions=decisions, patients=patients)
     groups = None if files.patients is None else files.patients.to_numpy()
     chance = {"replicates": replicates, "seed": seed, "min_positives": min_positives}
-    result = metrics.table(
+    model = metrics.assess(
         files.truth, files.probs, findings=files.findings, decisions=files.decisions, groups=groups, **chance
     )
+    result = metrics.table_of(model)
     if readers is not None:
         calls, findings = read_readers(readers, files)
         columns = [files.findings.index(finding) for finding in findings]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn import metrics as reference
@@ -8,6 +10,10 @@ from radia import metrics
 from radia.findings import COMPETITION_5
 
 FIVE = tuple(COMPETITION_5)
+
+
+def table(truth: metrics.Floats, probs: metrics.Floats, **how: Any) -> dict[str, Any]:
+    return metrics.table_of(metrics.assess(truth, probs, **how))
 
 
 def study(
@@ -153,14 +159,14 @@ class TestBootstrap:
 
     def test_the_same_seed_gives_the_same_intervals_and_another_seed_others(self) -> None:
         truth, probs = study(60, 5)
-        tables = [metrics.table(truth, probs, findings=FIVE, replicates=100, seed=seed) for seed in (1, 1, 2)]
+        tables = [table(truth, probs, findings=FIVE, replicates=100, seed=seed) for seed in (1, 1, 2)]
         assert tables[0] == tables[1] != tables[2]
 
     def test_intervals_widen_when_images_belong_to_few_patients(self) -> None:
         truth, probs = study(100, 5)
         truth, probs = np.tile(truth, (4, 1)), np.tile(probs, (4, 1))
-        alone = metrics.table(truth, probs, findings=FIVE, replicates=200)
-        grouped = metrics.table(truth, probs, findings=FIVE, replicates=200, groups=np.tile(np.arange(100), 4))
+        alone = table(truth, probs, findings=FIVE, replicates=200)
+        grouped = table(truth, probs, findings=FIVE, replicates=200, groups=np.tile(np.arange(100), 4))
         for metric in metrics.METRICS:
             wide, narrow = (t["findings"]["Edema"][metric] for t in (grouped, alone))
             assert wide["high"] - wide["low"] > 1.5 * (narrow["high"] - narrow["low"]), metric
@@ -169,8 +175,8 @@ class TestBootstrap:
 class TestTable:
     def test_limits_hold_the_value(self) -> None:
         truth, probs = study(120, 5)
-        table = metrics.table(truth, probs, findings=FIVE, replicates=100)
-        for entry in [*table["findings"].values(), *table["means"].values(), *table["micro"].values()]:
+        found = table(truth, probs, findings=FIVE, replicates=100)
+        for entry in [*found["findings"].values(), *found["means"].values(), *found["micro"].values()]:
             for metric in metrics.METRICS:
                 assert entry[metric]["low"] <= entry[metric]["value"] <= entry[metric]["high"], metric
 
@@ -178,40 +184,40 @@ class TestTable:
         truth, probs = study(120, 5)
         truth[:, 1] = 0
         truth[:2, 1] = 1
-        table = metrics.table(truth, probs, findings=FIVE, replicates=100)
-        rest = [table["findings"][f]["auroc"]["value"] for k, f in enumerate(FIVE) if k != 1]
-        assert table["findings"]["Cardiomegaly"]["why"] == "not averaged: 2 positives, fewer than 3"
-        assert table["findings"]["Cardiomegaly"]["auroc"]["value"] is not None
-        assert table["means"]["all"]["auroc"]["value"] == pytest.approx(np.mean(rest))
-        assert table["means"]["all"]["auroc"]["over"] == 4
-        assert table["means"]["all"]["auroc"]["why"] == "without Cardiomegaly"
+        found = table(truth, probs, findings=FIVE, replicates=100)
+        rest = [found["findings"][f]["auroc"]["value"] for k, f in enumerate(FIVE) if k != 1]
+        assert found["findings"]["Cardiomegaly"]["why"] == "not averaged: 2 positives, fewer than 3"
+        assert found["findings"]["Cardiomegaly"]["auroc"]["value"] is not None
+        assert found["means"]["all"]["auroc"]["value"] == pytest.approx(np.mean(rest))
+        assert found["means"]["all"]["auroc"]["over"] == 4
+        assert found["means"]["all"]["auroc"]["why"] == "without Cardiomegaly"
 
     def test_what_cannot_be_computed_is_null_with_its_reason(self) -> None:
         truth, probs = study(50, 5)
         truth[:, 0] = 0
         probs[:, 1] = 0.1
         truth[:, 2] = np.nan
-        table = metrics.table(truth, probs, findings=FIVE, replicates=100)["findings"]
-        assert table["Atelectasis"]["auroc"] == {"value": None, "low": None, "high": None, "why": "no positives"}
-        assert table["Cardiomegaly"]["ppv"]["why"] == "nothing was called present"
-        assert table["Consolidation"]["brier"]["why"] == "no row with a known truth"
+        found = table(truth, probs, findings=FIVE, replicates=100)["findings"]
+        assert found["Atelectasis"]["auroc"] == {"value": None, "low": None, "high": None, "why": "no positives"}
+        assert found["Cardiomegaly"]["ppv"]["why"] == "nothing was called present"
+        assert found["Consolidation"]["brier"]["why"] == "no row with a known truth"
 
     def test_a_perfect_model_still_has_an_interval(self) -> None:
         truth = np.repeat([[1.0], [0.0]], 10, axis=0)
-        entry = metrics.table(truth, truth, findings=["Edema"], replicates=100)["findings"]["Edema"]
+        entry = table(truth, truth, findings=["Edema"], replicates=100)["findings"]["Edema"]
         for metric in ("auroc", "f1", "sensitivity", "specificity"):
             assert entry[metric]["value"] == entry[metric]["high"] == 1.0
             assert 0.5 < entry[metric]["low"] < 0.95
 
     def test_the_competition_mean_needs_all_five(self) -> None:
         truth, probs = study(50, 2)
-        means = metrics.table(truth, probs, findings=("Atelectasis", "Effusion"), replicates=100)["means"]
+        means = table(truth, probs, findings=("Atelectasis", "Effusion"), replicates=100)["means"]
         assert means["competition-5"]["auroc"]["value"] is None
         assert "Pleural Effusion" in means["competition-5"]["auroc"]["why"]
 
     def test_given_decisions_go_before_thresholds(self) -> None:
         truth, probs = study(80, 5)
-        decided = metrics.table(truth, probs, findings=FIVE, decisions=truth, replicates=100)
+        decided = table(truth, probs, findings=FIVE, decisions=truth, replicates=100)
         assert decided["findings"]["Edema"]["f1"]["value"] == 1.0
         assert decided["findings"]["Edema"]["auroc"]["value"] < 1.0
 
