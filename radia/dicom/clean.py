@@ -88,12 +88,12 @@ class Cleaner:
             if tag in (_CHARSET, PIXEL_DATA):
                 continue
             if tag & 0x10000 and self._keeps_private and self._safe_private(element, dataset, kept):
-                self.actions[f"{path}{tag:08X}"] = Action.CLEAN.value
+                self.actions[f"{path}{tag:08X}"] = Action.CLEAN
                 continue
             rule = self.profile.rule(tag)
             result, did = self._element(element, rule, encodings, path)
             if tag & 0xFFFF:  # group lengths go without saying
-                self.actions[f"{path}{tag:08X}"] = did.value
+                self.actions[f"{path}{tag:08X}"] = did
             if result is not None:
                 kept.elements[tag] = result
         return kept
@@ -287,7 +287,7 @@ class Cleaner:
     def _identity(self, kept: Dataset, source: Dataset) -> None:
         for tag in (_PATIENT_ID, _PATIENT_NAME):
             kept.add(Element(tag, vr_of(tag), self.patient.encode()))
-            self.actions[f"{tag:08X}"] = Action.DUMMY.value
+            self.actions[f"{tag:08X}"] = Action.DUMMY
         if _BIRTH_DATE in source.elements:
             kept.add(Element(_BIRTH_DATE, "DA"))
 

@@ -156,7 +156,7 @@ class Identifiers:
         if self._needles is None:
             self._needles = tuple({piece for token in self.tokens for piece in _encodings(token)})
         searched = bytes(raw).lower().replace(b"\0", b"")  # without the zeros, UTF-16 reads as Latin-1
-        return any(needle in searched for needle in self._needles)
+        return any(map(searched.__contains__, self._needles))
 
 
 @lru_cache(maxsize=4096)
