@@ -15,6 +15,8 @@ import functools
 import hashlib
 import shutil
 import sqlite3
+import sys
+from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -40,7 +42,9 @@ _SCHEMA = pa.schema(
         pa.field("image", pa.string(), False, {"description": "pseudonym of the SOP instance"}),
         pa.field("batch", pa.string(), False, {"description": "batch of intake"}),
         pa.field("shard", pa.string(), True, {"description": "file in the batch's folder; null: refused"}),
-        pa.field("row", pa.int64(), True, {"description": "place in the shard, from 0; null: refused before it had one"}),
+        pa.field(
+            "row", pa.int64(), True, {"description": "place in the shard, from 0; null: refused before it had one"}
+        ),
         pa.field("pixel_sha256", pa.string(), True, {"description": "SHA-256 of the side x side bytes"}),
         pa.field("shard_sha256", pa.string(), True, {"description": "SHA-256 of the shard"}),
         pa.field("exposure", pa.float64(), True, {"description": "mean gray without padding, 0..1"}),
@@ -92,9 +96,13 @@ def prepare(path: Path, side: int) -> Prepared:
     try:
         dataset = open_image(path)
         gray = read_gray(dataset)
+        facts = facts_of(dataset)
     except Refusal as refusal:
         return Prepared(path.stem, reason=refusal.reason.value, detail=refusal.detail or None)
-    facts = facts_of(dataset)
+    except MemoryError:
+        return Prepared(path.stem, reason=Reason.UNREADABLE_PIXELS.value, detail="too large for memory")
+    except Exception as error:  # a damaged header makes the parser raise whatever it likes, at any element
+        return Prepared(path.stem, reason=Reason.UNREADABLE.value, detail=type(error).__name__)
     content = _resized(gray, side)
     against = objection(modality=facts.modality, body_part=facts.body_part, view=facts.view, pixels=content)
     if against:
@@ -326,6 +334,19 @@ def _shard_name(number: int) -> str:
 # --- reading back ---------------------------------------------------------------------------------------------------
 
 
+_KEPT_BYTES = 64 * 2**20
+"""Batches of more bytes are not kept for use again."""
+
+
+def _references_of_an_array_alone() -> int:
+    """What Python counts for an array that one name holds."""
+    memory = np.empty(1, np.uint8)
+    return sys.getrefcount(memory)
+
+
+_ALONE = _references_of_an_array_alone()
+
+
 class ImageStore:
     """All images of all batches, by id, straight from memory-mapped shards.
 
@@ -362,6 +383,7 @@ class ImageStore:
         self._files = [images / name for name in files]
         self._rows_in = rows_in.reindex(files).to_numpy()
         self._maps: dict[int, NDArray[np.uint8]] = {}
+        self._used: deque[NDArray[np.uint8]] = deque(maxlen=2)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -370,25 +392,39 @@ class ImageStore:
         return image in self._places
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_maps": {}}
+        return self.__dict__ | {"_maps": {}, "_used": deque(maxlen=2)}
 
     def read(self, ids: Sequence[str] | NDArray[np.str_], *, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """The images of these ids, in their order: [n, side, side]. Raises UnknownId, ShardDamaged.
 
-        out: an array of that shape to fill instead of a new one; a loop that uses one again is twice as fast.
+        out: an array of that shape to fill. Without it, memory of an earlier batch that nobody holds any more is used
+        again, for fresh memory costs as much as the copy.
         """
         places = self._places.get_indexer(pd.Index(ids, dtype=object))
         missing = int((places < 0).sum())
         if missing:
             raise UnknownId(f"{missing} of {len(places)} images are not in the archive")
-        pixels = np.empty((len(places), self.side, self.side), dtype=np.uint8) if out is None else out
-        for image, shard, row in zip(pixels, self._shard[places], self._row[places], strict=True):
+        pixels = self._memory(len(places)) if out is None else out
+        shards, rows = self._shard[places], self._row[places]
+        if len(places) and (shards == shards[0]).all():
+            return np.take(self._map(int(shards[0])), rows, axis=0, out=pixels, mode="clip")
+        for image, shard, row in zip(pixels, shards, rows, strict=True):
             np.copyto(image, self._map(int(shard))[row])
         return pixels
 
     def verify(self, batch: str) -> None:
         """Checks every shard of a batch against its digest. Raises ShardDamaged naming the first bad one, UnknownId."""
         verify_batch(self._images, batch)
+
+    def _memory(self, count: int) -> NDArray[np.uint8]:
+        """Memory for so many images: of an earlier batch where no array of it is left, else fresh."""
+        size = count * self.side**2
+        memory = self._used.popleft() if self._used else np.empty(size, np.uint8)
+        if len(memory) < size or sys.getrefcount(memory) != _ALONE:
+            memory = np.empty(size, np.uint8)
+        if size <= _KEPT_BYTES:
+            self._used.append(memory)
+        return memory[:size].reshape(count, self.side, self.side)
 
     def _map(self, shard: int) -> NDArray[np.uint8]:
         if shard not in self._maps:
@@ -413,7 +449,7 @@ def verify_batch(images: Path, batch: str) -> None:
 
 
 def _damaged(path: Path, what: str) -> ShardDamaged:
-    return ShardDamaged(f"shard {path.parent.name}/{path.name} {what}: make the batch again with `radia images`")
+    return ShardDamaged(f"shard {path.parent.name}/{path.name} {what}: `radia images --repair` makes it again")
 
 
 def _batches(images: Path) -> list[str]:

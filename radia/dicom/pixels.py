@@ -59,6 +59,7 @@ def stored_pixels(dataset: PydicomDataset) -> NDArray[Any]:
         if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
             raise
         raise Refusal(Reason.UNREADABLE_PIXELS, type(error).__name__) from error
+    stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)  # of a big-endian file they come as they lie
     if stored.ndim == 3 and stored.shape[-1] not in (3, 4):
         raise Refusal(Reason.UNREADABLE_PIXELS, "unexpected shape")
     return stored if stored.ndim == 3 else _used_bits(stored, dataset)

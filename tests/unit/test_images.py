@@ -252,6 +252,31 @@ class TestImageStore:
         add(clean, images)
         assert ImageStore(images).read([]).shape == (0, SIDE, SIDE)
 
+    def test_never_writes_over_images_that_somebody_holds(self, clean: Path, images: Path) -> None:
+        add(clean, images)
+        store = ImageStore(images)
+        held = [store.read([image]) for image in ("I0", "I1", "I2", "I0", "I1")]
+        part = store.read(["I2"])[0, 5:9]
+        for _ in range(5):
+            store.read(["I0"])
+        for pixels, image in zip(held, ("I0", "I1", "I2", "I0", "I1"), strict=True):
+            assert np.array_equal(pixels[0], prepare(clean / "P1" / "S1" / f"{image}.dcm", SIDE).pixels)  # type: ignore[arg-type]
+        assert np.array_equal(part, prepare(clean / "P1" / "S1" / "I2.dcm", SIDE).pixels[5:9])  # type: ignore[index]
+
+    def test_uses_memory_again_that_nobody_holds(self, clean: Path, images: Path) -> None:
+        add(clean, images)
+        store = ImageStore(images)
+        addresses = {store.read(["I0"]).ctypes.data for _ in range(8)}
+        assert len(addresses) <= 2
+
+    def test_fills_an_array_that_is_given(self, clean: Path, images: Path) -> None:
+        add(clean, images)
+        store = ImageStore(images)
+        for ids in (["I0", "I1"], ["I0", "I2"]):
+            given = np.empty((2, SIDE, SIDE), np.uint8)
+            assert store.read(ids, out=given) is given
+            assert np.array_equal(given, store.read(ids))
+
     def test_may_be_pickled_after_reading(self, clean: Path, images: Path) -> None:
         add(clean, images)
         store = ImageStore(images)
