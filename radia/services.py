@@ -25,6 +25,12 @@ nux:
 concurrency:
   pools:
     default_limit: 1
+  runs:
+    tag_concurrency_limits:
+      - key: radia/writes
+        limit: 1
+freshness:
+  enabled: true
 """
 
 

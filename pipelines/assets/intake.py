@@ -8,7 +8,7 @@ from pipelines.partitions import arrivals, batches, days, events
 from pipelines.presentation import batch_table, total
 from pipelines.resources import Site
 from radia import __version__, steps
-from radia.settings import load_settings
+from radia.settings import IntakeSettings, load_settings
 
 batch = dg.AssetSpec(
     "batch",
@@ -27,17 +27,24 @@ pacs_day = dg.AssetSpec(
     kinds={"dicom"},
     description="The days that the job `pacs` asked every PACS for.",
 )
-feeds = [
-    dg.AssetSpec(
-        ["feed", site],
-        group_name="intake",
-        owners=["team:data-engineering"],
-        kinds={"dicom"},
-        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=hours)),
-        description=f"Whatever site {site} sends. Late when nothing new came for {hours:g} hours.",
-    )
-    for site, hours in load_settings().intake.expected_hours.items()
-]
+
+
+def expected_feeds(settings: IntakeSettings) -> list[dg.AssetSpec]:
+    """What each site sends, with the time after which it is late."""
+    return [
+        dg.AssetSpec(
+            ["feed", site],
+            group_name="intake",
+            owners=["team:data-engineering"],
+            kinds={"dicom"},
+            freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=hours)),
+            description=f"Whatever site {site} sends. Late when nothing new came for {hours:g} hours.",
+        )
+        for site, hours in settings.expected_hours.items()
+    ]
+
+
+feeds = expected_feeds(load_settings().intake)
 
 
 class IntakeConfig(dg.Config):

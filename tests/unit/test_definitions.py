@@ -34,7 +34,7 @@ def described() -> dict[str, Any]:
     return {
         "assets": assets,
         "jobs": {
-            job.name: getattr(job.partitions_def, "name", None) or type(job.partitions_def).__name__
+            job.name: type(job.partitions_def).__name__ if job.partitions_def else None
             for job in sorted(repository.get_all_jobs(), key=lambda job: job.name)
             if not job.name.startswith("__")
         },
