@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from statistics import NormalDist
 from typing import Any
 
 from radia.metrics import shown
@@ -26,13 +27,17 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class RuleOutcome:
-    """One rule: what was seen, what was asked for, and the verdict; `parts` where it looks at several things."""
+    """One rule: what was seen, what was asked for, and the verdict; `parts` where it looks at several things.
+
+    numbers: the same as figures: value, low and high (95%), bound, and p of the one-sided test where there is one.
+    """
 
     name: str
     observed: str
     bound: str
     outcome: Outcome
     parts: tuple[RuleOutcome, ...] = ()
+    numbers: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Decision:
         return tuple(sorted((r for r in self.rules if r.outcome is not Outcome.PASS), key=lambda r: r.outcome.value))
 
     def as_json(self) -> dict[str, Any]:
-        """{"passed": ..., "rules": [{"name", "observed", "bound", "outcome", "parts"}]}."""
+        """{"passed": ..., "rules": [{"name", "observed", "bound", "outcome", "parts", "numbers"}]}."""
         return {"passed": self.passed, "rules": [asdict(rule) for rule in self.rules]}
 
     def to_json(self) -> str:
@@ -83,6 +88,8 @@ def decide(
         _groups_not_worse(evaluation, settings),
         _calibrated(evaluation, settings),
     ]
+    if evaluation.get("estimates"):
+        rules.append(_gain_by_reads(evaluation["estimates"], settings))
     if settings.human_floor:
         rules.append(_human_floor(evaluation, settings))
     return Decision(tuple(rules), all(_lets_through(rule, settings) for rule in rules))
@@ -95,31 +102,51 @@ def _lets_through(rule: RuleOutcome, settings: GateSettings) -> bool:
 
 
 def _at_least(name: str, number: int, bound: int) -> RuleOutcome:
-    return RuleOutcome(name, str(number), f"at least {bound}", Outcome.PASS if number >= bound else Outcome.UNKNOWN)
+    outcome = Outcome.PASS if number >= bound else Outcome.UNKNOWN
+    return RuleOutcome(name, str(number), f"at least {bound}", outcome, numbers={"value": number, "bound": bound})
 
 
 def _no_open_checks(number: int) -> RuleOutcome:
     outcome = Outcome.PASS if number == 0 else Outcome.FAIL
-    return RuleOutcome("critical quality checks", f"{number} open", "none open", outcome)
+    numbers = {"value": float(number), "bound": 0.0}
+    return RuleOutcome("critical quality checks", f"{number} open", "none open", outcome, numbers=numbers)
 
 
 def _mean_gain(evaluation: Mapping[str, Any], settings: GateSettings) -> RuleOutcome:
-    """Superiority: the lower limit of the gain lies above the bound."""
+    """Superiority: a one-sided test shows that the gain lies above the bound."""
     gain = evaluation["differences"]["means"]["all"]["auroc"]
     bound = settings.min_mean_auroc_gain
-    if gain["value"] is None:
+    p = one_sided(gain, bound)
+    if p is None:
         outcome = Outcome.UNKNOWN
-    elif gain["low"] > bound:
+    elif p < settings.one_sided_level:
         outcome = Outcome.PASS
     else:
         outcome = Outcome.FAIL if gain["value"] <= bound else Outcome.UNKNOWN
-    return RuleOutcome("mean AUROC gain", shown(gain, signed=True), f"lower limit above {bound:+.3f}", outcome)
+    return RuleOutcome(
+        "mean AUROC gain", _tested(gain, p), f"above {bound:+.3f}", outcome, numbers=_numbers(gain, bound, p)
+    )
+
+
+def _gain_by_reads(estimates: Mapping[str, Any], settings: GateSettings) -> RuleOutcome:
+    """The gain as blind reads have it: given labels may favour the model that learnt their mistakes."""
+    gain = estimates["comparison"]["difference"]["means"]["all"]["auroc"]
+    bound = settings.min_mean_auroc_gain
+    p = one_sided(gain, bound)
+    if p is None:
+        outcome = Outcome.UNKNOWN
+    elif p < settings.one_sided_level:
+        outcome = Outcome.PASS
+    else:
+        outcome = Outcome.FAIL if gain["high"] < bound else Outcome.UNKNOWN
+    name, asked = "mean AUROC gain, noise-aware", f"above {bound:+.3f}"
+    return RuleOutcome(name, _tested(gain, p), asked, outcome, numbers=_numbers(gain, bound, p))
 
 
 def _findings_not_worse(evaluation: Mapping[str, Any], settings: GateSettings) -> RuleOutcome:
     margin = settings.max_finding_auroc_loss
     parts = [
-        _not_worse(finding, entry["auroc"], margin)
+        _not_worse(finding, entry["auroc"], margin, settings.one_sided_level)
         for finding, entry in evaluation["differences"]["findings"].items()
         if entry["auroc"]["value"] is not None
     ]
@@ -129,22 +156,58 @@ def _findings_not_worse(evaluation: Mapping[str, Any], settings: GateSettings) -
 def _groups_not_worse(evaluation: Mapping[str, Any], settings: GateSettings) -> RuleOutcome:
     margin = settings.max_group_auroc_loss
     parts = [
-        _not_worse(f"{group['attribute']}: {group['group']}", group["means"]["auroc"]["difference"], margin)
+        _not_worse(
+            f"{group['attribute']}: {group['group']}",
+            group["means"]["auroc"]["difference"],
+            margin,
+            settings.one_sided_level,
+        )
         for group in evaluation["groups"]
         if "×" not in group["attribute"] and group["means"]["auroc"]["difference"]["value"] is not None
     ]
     return _together("no subgroup worse", parts, f"mean AUROC loss within {margin:.3f}")
 
 
-def _not_worse(name: str, difference: Mapping[str, Any], margin: float) -> RuleOutcome:
-    """Non-inferiority: pass when the lower limit stays within the margin; fail when surely worse and beyond it."""
-    if difference["low"] is not None and difference["low"] > -margin:
+def _not_worse(name: str, difference: Mapping[str, Any], margin: float, level: float) -> RuleOutcome:
+    """Non-inferiority, one-sided: pass when a loss beyond the margin is refuted; fail when surely worse and beyond it.
+
+    All findings must pass, so that no correction for their number is needed (Berger 1982, intersection-union test).
+    """
+    p = one_sided(difference, -margin)
+    if p is not None and p < level:
         outcome = Outcome.PASS
     elif difference["high"] is not None and difference["value"] < -margin and difference["high"] < 0:
         outcome = Outcome.FAIL
     else:
         outcome = Outcome.UNKNOWN
-    return RuleOutcome(name, shown(difference, signed=True), f"lower limit above {-margin:+.3f}", outcome)
+    bound = f"above {-margin:+.3f}"
+    return RuleOutcome(name, _tested(difference, p), bound, outcome, numbers=_numbers(difference, -margin, p))
+
+
+def one_sided(difference: Mapping[str, Any], bound: float) -> float | None:
+    """p of the one-sided test that a difference does not exceed the bound; None where it is not known.
+
+    From the 95% limits, whose half-width stands for 1.96 standard errors: p < 0.025 says that the lower limit lies
+    above the bound.
+    """
+    if difference["value"] is None or difference["low"] is None:
+        return None
+    normal = NormalDist()
+    below = difference["value"] - difference["low"]
+    above = difference["value"] - bound
+    if below <= 0:
+        return 0.0 if above > 0 else 1.0
+    return normal.cdf(-above / below * normal.inv_cdf(0.975))
+
+
+def _tested(difference: Mapping[str, Any], p: float | None) -> str:
+    if p is None:
+        return shown(difference, signed=True)
+    return f"{shown(difference, signed=True)}, one-sided p {'< 0.001' if p < 0.001 else f'{p:.3f}'}"
+
+
+def _numbers(entry: Mapping[str, Any], bound: float, p: float | None = None) -> dict[str, float | None]:
+    return {**{name: entry[name] for name in ("value", "low", "high")}, "bound": bound, "p": p}
 
 
 def _together(name: str, parts: list[RuleOutcome], bound: str) -> RuleOutcome:
@@ -174,23 +237,33 @@ def _calibrated(evaluation: Mapping[str, Any], settings: GateSettings) -> RuleOu
         outcome = Outcome.PASS
     else:
         outcome = Outcome.FAIL if error["low"] is not None and error["low"] > bound else Outcome.UNKNOWN
-    return RuleOutcome("calibration", f"mean ECE {shown(error)}", f"at most {bound:.3f}", outcome)
+    seen, asked = f"mean ECE {shown(error)}", f"at most {bound:.3f}"
+    return RuleOutcome("calibration", seen, asked, outcome, numbers=_numbers(error, bound))
 
 
 def _human_floor(evaluation: Mapping[str, Any], settings: GateSettings) -> RuleOutcome:
-    """The candidate's mean F1 is not below the mean of the readers by more than the margin."""
-    name, margin = "human floor", settings.human_floor_margin
-    readers = evaluation.get("readers")
-    if not readers:
-        return RuleOutcome(name, "no readers given", "mean F1 of the readers", Outcome.UNKNOWN)
+    """The candidate's mean F1 is not below the mean of the readers by more than the margin, wherever people read."""
+    sets = {"held-out images": evaluation, **evaluation.get("external", {})}
+    read = {name: entry["readers"] for name, entry in sets.items() if entry.get("readers")}
+    if not read:
+        return RuleOutcome("human floor", "no readers given", "mean F1 of the readers", Outcome.UNKNOWN)
+    parts = [_floor(name, readers, settings.human_floor_margin) for name, readers in read.items()]
+    return parts[0] if len(parts) == 1 else _together("human floor", parts, "mean F1 of the readers")
+
+
+def _floor(name: str, readers: Mapping[str, Any], margin: float) -> RuleOutcome:
     human, model = (readers[who]["means"]["all"]["f1"] for who in ("mean", "model"))
     if human["value"] is None or model["low"] is None:
-        return RuleOutcome(name, shown(model), "mean F1 of the readers", Outcome.UNKNOWN)
+        return RuleOutcome("human floor", f"{name}: {shown(model)}", "mean F1 of the readers", Outcome.UNKNOWN)
     floor = human["value"] - margin
-    bound = f"lower limit above {floor:.3f} (readers {human['value']:.3f})"
     below = Outcome.FAIL if model["high"] < floor else Outcome.UNKNOWN
-    outcome = Outcome.PASS if model["low"] > floor else below
-    return RuleOutcome(name, f"mean F1 {shown(model)}", bound, outcome)
+    return RuleOutcome(
+        "human floor",
+        f"{name}: mean F1 {shown(model)}",
+        f"lower limit above {floor:.3f} (readers {human['value']:.3f})",
+        Outcome.PASS if model["low"] > floor else below,
+        numbers=_numbers(model, floor),
+    )
 
 
 def _rule_from_json(recorded: Mapping[str, Any]) -> RuleOutcome:
@@ -200,4 +273,5 @@ def _rule_from_json(recorded: Mapping[str, Any]) -> RuleOutcome:
         recorded["bound"],
         Outcome(recorded["outcome"]),
         tuple(map(_rule_from_json, recorded.get("parts", ()))),
+        dict(recorded.get("numbers", {})),
     )

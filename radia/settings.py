@@ -267,6 +267,7 @@ class GateSettings(Section):
     """Rules that a candidate must pass before a person is asked (a predetermined change-control plan)."""
 
     min_mean_auroc_gain: float = 0.0
+    one_sided_level: float = Field(0.025, gt=0, lt=0.5, description="of the tests of superiority and non-inferiority")
     max_finding_auroc_loss: float = Field(0.05, ge=0)
     max_group_auroc_loss: float = Field(0.05, ge=0)
     max_mean_ece: float = Field(0.15, gt=0, le=1)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from radia.gate import Decision, Outcome, decide
+from radia.gate import Decision, Outcome, decide, one_sided
 from radia.settings import GateSettings
 
 
@@ -84,7 +84,34 @@ def test_a_failed_rule_names_what_failed() -> None:
         r for r in decide(evaluation(edema=interval(-0.3)), GateSettings()).rules if r.name == "no finding worse"
     )
     assert rule.observed == "0 of 1 shown; worse: Edema"
-    assert rule.parts[0].observed == "-0.300 (-0.320 to -0.280)"
+    assert rule.parts[0].observed == "-0.300 (-0.320 to -0.280), one-sided p 1.000"
+    assert rule.parts[0].numbers["bound"] == -0.05
+
+
+@pytest.mark.parametrize(("low", "bound"), [(0.01, 0.0), (0.0, 0.0), (-0.01, 0.0), (-0.06, -0.05)])
+def test_the_one_sided_test_and_the_lower_limit_say_the_same(low: float, bound: float) -> None:
+    p = one_sided({"value": low + 0.04, "low": low, "high": low + 0.08}, bound)
+    assert p is not None
+    assert (p < 0.025 - 1e-12) is (low > bound)
+    assert one_sided({"value": 0.0, "low": -0.0392, "high": 0.0392}, 0.0) == pytest.approx(0.5)
+
+
+def test_a_laxer_level_asks_for_less() -> None:
+    unsure = evaluation(edema=interval(-0.032))
+    assert outcomes(decide(unsure, GateSettings()))["no finding worse"] is Outcome.UNKNOWN
+    assert outcomes(decide(unsure, GateSettings(one_sided_level=0.05)))["no finding worse"] is Outcome.PASS
+
+
+@pytest.mark.parametrize(
+    ("gain", "outcome", "passed"),
+    [(0.05, Outcome.PASS, True), (0.01, Outcome.UNKNOWN, True), (-0.05, Outcome.FAIL, False)],
+)
+def test_what_blind_reads_refute_is_refused(gain: float, outcome: Outcome, passed: bool) -> None:
+    """The given labels call the candidate better; what counts is what the reads say."""
+    by_reads = {"comparison": {"difference": {"means": {"all": {"auroc": interval(gain)}}}}}
+    decision = decide({**evaluation(), "estimates": by_reads}, GateSettings())
+    assert outcomes(decision)["mean AUROC gain, noise-aware"] is outcome
+    assert decision.passed is passed
 
 
 def test_lack_of_evidence_blocks_where_the_settings_say_so() -> None:
@@ -127,6 +154,8 @@ def test_the_human_floor_is_asked_for_only_where_it_is_set() -> None:
     floor = GateSettings(human_floor=True)
     assert outcomes(decide(evaluation(), floor))["human floor"] is Outcome.UNKNOWN
     assert outcomes(decide({**evaluation(), "readers": readers}, floor))["human floor"] is Outcome.PASS
+    elsewhere = {**evaluation(), "external": {"CheXpert": {"readers": readers}, "NIH": {"readers": {}}}}
+    assert outcomes(decide(elsewhere, floor))["human floor"] is Outcome.PASS
     readers["model"]["means"]["all"]["f1"] = interval(0.5)
     assert outcomes(decide({**evaluation(), "readers": readers}, floor))["human floor"] is Outcome.FAIL
 
