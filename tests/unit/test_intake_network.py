@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import socketserver
 import subprocess
@@ -18,11 +19,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
+import yaml
+from click.testing import CliRunner
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, StoragePresentationContexts
 
+from radia import steps
+from radia.cli import main
 from radia.errors import IntakeError, SettingsError
 from radia.intake import Receipt, receipts, seal_abandoned, take_folder
 from radia.intake import landing as landing_module
@@ -562,3 +567,95 @@ class TestPacsThatFails:
         monkeypatch.delenv("HND_TOKEN", raising=False)
         with pytest.raises((IntakeError, SettingsError), match="HND_TOKEN is not set"):
             take(pacs("http://127.0.0.1:1", authorization_variable="HND_TOKEN"), landing)
+
+
+# --- the commands ---------------------------------------------------------------------------------------------------
+
+
+def write_params(data: Path, **intake: object) -> dict[str, str]:
+    """Settings in a data folder, and the environment of a command that works there."""
+    data.mkdir(exist_ok=True)
+    (data / "params.yaml").write_text(yaml.safe_dump({"intake": intake}))
+    return {**os.environ, "RADIA_DATA": str(data)}
+
+
+class TestCommandReceive:
+    def serve(self, environment: dict[str, str]) -> tuple[subprocess.Popen[str], int]:
+        """A receiver in a process of its own, and the port it chose."""
+        command = [sys.executable, "-m", "radia", "intake", "receive", "--json"]
+        server = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert server.stderr is not None
+        line = server.stderr.readline()
+        assert "listening on 127.0.0.1:" in line, line + server.stderr.read()
+        return server, int(line.split(":")[1].split(";")[0])
+
+    @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+    def test_makes_batches_until_it_is_told_to_end(self, tmp_path: Path, ending: signal.Signals) -> None:
+        data = tmp_path / "data"
+        receiver = {"port": 0, "senders": {"MODALITY1": "HND"}, "min_free_bytes": 0}
+        server, port = self.serve(write_params(data, receiver=receiver))
+        association = associate(port)
+        assert association.send_c_store(radiograph(1)).Status == 0
+        association.release()
+        wait_until(lambda: receipts(data / "landing"))
+        open_still = associate(port)
+        assert open_still.send_c_store(radiograph(2)).Status == 0
+        server.send_signal(ending)
+        said, _ = server.communicate(timeout=120)
+        assert server.returncode == 0
+        assert json.loads(said) == {"batches": 2}
+        received = receipts(data / "landing")
+        assert [len(receipt.files) for receipt in received] == [1, 1]
+        noted = [list(event.outputs) for event in steps.open_run(data=data).ledger.events()]
+        assert noted == [[receipt.batch] for receipt in received]
+
+    def test_without_senders_ends_with_one_line(self, tmp_path: Path) -> None:
+        command = [sys.executable, "-m", "radia", "intake", "receive"]
+        environment = write_params(tmp_path / "data")
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 1
+        assert done.stderr.startswith("radia: no sender may associate")
+        assert done.stderr.count("\n") == 1
+
+
+class TestCommandPacs:
+    @needs_orthanc
+    def test_fetches_the_days_asked_for_once(
+        self, orthanc: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        data = tmp_path / "data"
+        stored(orthanc, tmp_path / "sent", radiograph(1), radiograph(2, day="20260301"))
+        write_params(data, pacs=[{"site": "HND", "url": f"{orthanc}/dicom-web", "requests_per_second": 1000}])
+        monkeypatch.setenv("RADIA_DATA", str(data))
+        asked = ["intake", "pacs", "--site", "HND", "--from", "2026-01-01", "--to", "2026-01-31", "--json"]
+        first, second = (CliRunner().invoke(main, asked) for _ in range(2))
+        assert [outcome["summary"]["files"] for outcome in json.loads(first.stdout)["outcomes"]] == [1]
+        assert json.loads(second.stdout) == {"outcomes": []}
+        assert [list(event.outputs) for event in steps.open_run(data=data).ledger.events()] == [
+            [receipts(data / "landing")[0].batch]
+        ]
+
+    def test_asks_the_others_where_one_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        urls = [{"site": site, "url": f"http://127.0.0.1:{free_port()}", "attempts": 1} for site in ("HND", "HVD")]
+        write_params(tmp_path / "data", pacs=urls)
+        monkeypatch.setenv("RADIA_DATA", str(tmp_path / "data"))
+        done = CliRunner().invoke(main, ["intake", "pacs"])
+        assert done.exit_code == 1
+        assert "site HND: the PACS at 127.0.0.1 failed" in done.stderr
+        assert "site HVD: the PACS at 127.0.0.1 failed" in done.stderr
+
+    @pytest.mark.parametrize(
+        ("options", "complaint"),
+        [
+            (["--site", "XYZ"], "intake.pacs has HND"),
+            (["--from", "2026-02-01", "--to", "2026-01-01"], "give the earlier one first"),
+        ],
+    )
+    def test_names_what_cannot_be_asked(
+        self, options: list[str], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_params(tmp_path / "data", pacs=[{"site": "HND", "url": "http://127.0.0.1:1"}])
+        monkeypatch.setenv("RADIA_DATA", str(tmp_path / "data"))
+        done = CliRunner().invoke(main, ["intake", "pacs", *options])
+        assert done.exit_code == 1
+        assert complaint in done.stderr
