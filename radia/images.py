@@ -43,7 +43,7 @@ _SCHEMA = pa.schema(
         pa.field("batch", pa.string(), False, {"description": "batch of intake"}),
         pa.field("shard", pa.string(), True, {"description": "file in the batch's folder; null: refused"}),
         pa.field(
-            "row", pa.int64(), True, {"description": "place in the shard, from 0; null: refused before it had one"}
+            "row", pa.int64(), True, {"description": "place in the shard, from 0; null: refused without one"}
         ),
         pa.field("pixel_sha256", pa.string(), True, {"description": "SHA-256 of the side x side bytes"}),
         pa.field("shard_sha256", pa.string(), True, {"description": "SHA-256 of the shard"}),

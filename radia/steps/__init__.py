@@ -16,6 +16,7 @@ from radia.steps.data import (
     inbox_of,
     intake,
     labels,
+    repair_images,
     snapshot,
     table_of,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "register",
     "reidentify",
     "reject",
+    "repair_images",
     "reproduce",
     "restore",
     "roll_back",

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 import pickle
 import signal
@@ -7,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from radia.cli import main
 from radia.errors import MixedSides, Reason, ShardDamaged, StorageFull, UnknownId
 from radia.images import (
     ImageStore,
@@ -326,6 +329,25 @@ class TestDamage:
         add(clean, images)
         with pytest.raises(UnknownId):
             ImageStore(images).verify("X-1-1")
+
+
+class TestRepairCommand:
+    def test_makes_damaged_batches_again_and_names_them(self, clean: Path, tmp_path: Path) -> None:
+        site = tmp_path / "data"
+        for batch in ("HND-20261123-1", "HND-20261123-2"):
+            folder = site / "clean" / batch
+            write_dicom(folder / "P1" / "S1" / f"I{batch[-1]}.dcm", thorax(seed=int(batch[-1])))
+            pd.DataFrame().to_parquet(folder / "outcomes.parquet")
+            add(folder, site / "archive" / "images", batch)
+        shard = site / "archive" / "images" / "HND-20261123-2" / "shard-00000.u8"
+        before = shard.read_bytes()
+        shard.write_bytes(b"damaged")
+        environment = {"RADIA_DATA": str(site)}
+        found = CliRunner().invoke(main, ["images", "--repair", "--json"], env=environment, catch_exceptions=False)
+        assert json.loads(found.stdout) == {"repaired": ["HND-20261123-2"]}
+        assert shard.read_bytes() == before
+        again = CliRunner().invoke(main, ["images", "--repair"], env=environment)
+        assert again.stdout == "every shard is whole\n"
 
 
 class TestRepairBatch:
