@@ -204,7 +204,7 @@ def _f1(cells: NDArray[np.int64]) -> Interval:
     both, size = int(cells[0]), int(cells[:3].sum())
     if not size:
         return Interval(float("nan"), why="present in no study of either")
-    value, low, high = (2 * share / (1 + share) for share in (both / size, *wilson(both, size)))
+    value, low, high = (2 * share / (1 + share) for share in (both / size, *wilson(both / size, size)))
     return Interval(value, low, high)
 
 

@@ -26,8 +26,10 @@ STATED: Mapping[str, float] = {"present": PRESENT, "absent": ABSENT, "uncertain"
 _USUAL = {"present": 0.8, "absent": 0.05, "uncertain": 0.4, "blank": 0.1}
 """Where reads are few a stated value means about this; it weighs as much as _USUAL_READS reads over all findings."""
 _USUAL_READS = 2.0
-_STRENGTHS = np.geomspace(1.0, 300.0, 40)
-_MEANS = np.linspace(0.005, 0.995, 100)
+_HALVINGS = 16
+_STRENGTHS = np.geomspace(1.0, 300.0, 16)
+_MEANS = (np.arange(50) + 0.5) ** 2 / 2500
+"""Finer where rates are low, as most are."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def _shrunk(hits: FloatArray, size: FloatArray, usual: float) -> tuple[FloatArra
     evidence += -np.log1p(strength)  # a prior that is flat in s / (1 + s): neither no pooling nor all of it is favoured
     weight = np.exp(evidence - evidence.max())
     weight /= weight.sum()
-    kept = weight > 1e-6
+    kept = weight > 1e-4 * weight.max()
     a, b, weight = a[kept], b[kept], weight[kept] / weight[kept].sum()
     above, below = a[:, None] + hits, b[:, None] + size - hits
     centre = weight @ (above / (above + below))
@@ -177,7 +179,7 @@ def _shrunk(hits: FloatArray, size: FloatArray, usual: float) -> tuple[FloatArra
 def _quantile(above: FloatArray, below: FloatArray, weight: FloatArray, level: float, betainc: Any) -> FloatArray:
     """The quantile of each mixture of betas [m, f], by bisection."""
     low, high = np.zeros(above.shape[1]), np.ones(above.shape[1])
-    for _ in range(30):
+    for _ in range(_HALVINGS):
         middle = (low + high) / 2
         under = weight @ betainc(above, below, middle) < level
         low, high = np.where(under, middle, low), np.where(under, high, middle)

@@ -19,6 +19,7 @@ from radia.steps.judging import IN_USE, external, external_inputs, heat_maps, mo
 from radia.steps.monitoring import shift_since_training
 from radia.steps.reads import gold_inputs, gold_reads, test_studies
 from radia.steps.run import Outcome, Run, Work, once, recorded
+from radia.steps.soft_labels import soft_findings, soft_inputs, soft_targets_of
 from radia.workspace import Workspace, written_whole
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ def finetune(run: Run) -> Outcome:
         "labels": settings.labels.digest(),
         "seed": str(settings.seed),
         **doubt_inputs(run),
+        **soft_inputs(run),
     }
     return once(run, "finetune", inputs=inputs, produces=[target / "model.safetensors"], work=work)
 
@@ -422,14 +424,14 @@ def _given_by_image(run: Run, frozen: Snapshot) -> pd.DataFrame:
     return given.reindex(frozen.images["study"])
 
 
-def _training_reads(site: Workspace, frozen: Snapshot) -> pd.DataFrame | None:
+def _training_reads(site: Workspace, frozen: Snapshot, *, beside: Sequence[str] = ()) -> pd.DataFrame | None:
     """What was decided of studies that are not on the test side, by study: the only reads that training may see."""
     reads = blind_reads(site)
     if reads is None:
         return None
     images = frozen.images
     outside = set(images.loc[images["split"] != "test", "study"])
-    kept = reads[reads["study"].isin(outside)].set_index("study")[list(FINDINGS)]
+    kept = reads[reads["study"].isin(outside)].set_index("study")[[*FINDINGS, *beside]]
     return kept if len(kept) else None
 
 
@@ -454,6 +456,7 @@ def _doubted(
     from radia.labels import with_doubt
 
     settings = run.settings
+    targets, weights = _softened(run, frozen, targets, weights, rows=rows)
     if not doubt_inputs(run):
         return targets, weights
     present = pd.read_parquet(run.workspace.suspects / "present.parquet").set_index("study")
@@ -464,6 +467,25 @@ def _doubted(
     targets[rows], weights[rows] = with_doubt(
         targets[rows], weights[rows], known, soft=settings.labels.soft, weigh=settings.suspects.weights
     )
+    return targets, weights
+
+
+def _softened(
+    run: Run, frozen: Snapshot, targets: NDArray[np.float32], weights: NDArray[np.float32], *, rows: Mask
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Targets and weights with the probabilities of the policy `soft`; only in these rows."""
+    import numpy as np
+
+    wanted = soft_findings(run)
+    if not wanted:
+        return targets, weights
+    studies = frozen.images["study"][rows]
+    given = _given_by_image(run, frozen).groupby(level=0).first().reindex(studies.unique())
+    soft = soft_targets_of(run, given, _training_reads(run.workspace, frozen, beside=("sampling_probability",)))
+    at = np.array([FINDINGS.index(finding) for finding in wanted])
+    targets, weights = targets.copy(), weights.copy()
+    cells = np.ix_(np.flatnonzero(rows), at)
+    targets[cells], weights[cells] = soft.loc[studies].to_numpy(dtype=np.float32), 1.0
     return targets, weights
 
 
