@@ -26,8 +26,9 @@ SETTINGS = DeidentifySettings(clean_pixels=False, workers=1)
 ONE = ScaleSettings(workers=1)
 
 
-def write_radiograph(path: Path, number: int) -> None:
-    """Two dark lungs beside a bright spine, of one patient each."""
+def write_radiograph(path: Path, number: int, *, study: int | None = None) -> None:
+    """Two dark lungs beside a bright spine, of one patient and study each unless they are told."""
+    whose = number if study is None else study
     y, x = (np.mgrid[:64, :64] + 0.5) / 64
     gray = np.where(np.abs(x - 0.5) < 0.42, 0.6, 0.15) + 0.15 * y
     for middle in (0.3, 0.7):
@@ -37,8 +38,8 @@ def write_radiograph(path: Path, number: int) -> None:
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.SOPClassUID, dataset.SOPInstanceUID = DigitalXRayImageStorageForPresentation, f"1.2.3.{number}"
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = f"1.2.4.{number}", f"1.2.5.{number}"
-    dataset.PatientID, dataset.PatientName, dataset.AccessionNumber = f"T{number}", "Essai^Un", f"V{number}"
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = f"1.2.4.{whose}", f"1.2.5.{number}"
+    dataset.PatientID, dataset.PatientName, dataset.AccessionNumber = f"T{whose}", "Essai^Un", f"V{whose}"
     dataset.Modality, dataset.BodyPartExamined, dataset.ViewPosition = "DX", "CHEST", "PA"
     dataset.StudyDate, dataset.Rows, dataset.Columns = "20260115", 64, 64
     dataset.BitsAllocated = dataset.BitsStored = 8
