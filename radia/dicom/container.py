@@ -149,7 +149,7 @@ def parse(raw: bytes) -> Part10:
     Reads files with and without preamble and group 2. Stops after the pixel data of the top level: what follows is
     never part of an image. Raises Refusal (EMPTY_FILE, NOT_DICOM, TRUNCATED, UNREADABLE, UNSUPPORTED_SYNTAX).
     """
-    if not raw.strip(b"\0"):
+    if not raw[:1024].strip(b"\0") and not raw.strip(b"\0"):
         raise Refusal(Reason.EMPTY_FILE)
     meta, position = _group_2(raw)
     syntax = meta.text(0x00020010)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from contextlib import suppress
 from functools import cache, lru_cache
 from importlib.resources import files
 
@@ -59,6 +58,7 @@ _PATTERNS = re.compile(
         )
     )
 )
+_WRITTEN = re.compile(rb"[ -\xff]{4,}")  # shades are seldom so long without a byte that no writing has
 _GENERIC = frozenset(_TITLES.split("|"))
 _NAME_PARTS = re.compile(r"[\s^=,;/()\[\]<>\"]+")
 _SHORTEST = 4  # shorter tokens are looked for as whole words only
@@ -155,7 +155,8 @@ class Identifiers:
             return False
         if self._needles is None:
             self._needles = tuple({piece for token in self.tokens for piece in _encodings(token)})
-        searched = bytes(raw).lower().replace(b"\0", b"")  # without the zeros, UTF-16 reads as Latin-1
+        squeezed = bytes(raw).lower().replace(b"\0", b"")  # without the zeros, UTF-16 reads as Latin-1
+        searched = b"\0".join(_WRITTEN.findall(squeezed))
         return any(map(searched.__contains__, self._needles))
 
 
@@ -342,9 +343,11 @@ def _readings(raw: bytes, encodings: list[str]) -> set[str]:
     """What a value may say: by its character set and, where that may be wrong, as UTF-8 and as Latin-1."""
     if raw.isascii() and b"\x1b" not in raw:
         return {raw.decode("ascii")}
-    found = {decoded(raw, encodings), raw.decode("latin-1")}
-    with suppress(UnicodeDecodeError):
+    found = {decoded(raw, encodings)}
+    try:
         found.add(raw.decode("utf-8"))
+    except UnicodeDecodeError:
+        found.add(raw.decode("latin-1"))
     return found
 
 

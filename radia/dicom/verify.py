@@ -49,9 +49,12 @@ def verify(
     if header[:132] != _PREAMBLE:
         raise Refusal(Reason.RESIDUAL_IDENTIFIER, "the preamble is not empty")
     _Walk(header, profile).file(with_pixels=pixels is not None, methods=methods)
-    for value in made:
-        header = header.replace(value, b"")
-    if identifiers.stand_in(header) or any(identifiers.stand_in(part[:_HEAD]) for part in bulk):
+    if identifiers.stand_in(header):
+        for value in sorted(made, key=len, reverse=True):
+            header = header.replace(value, b"")
+        if identifiers.stand_in(header):
+            raise Refusal(Reason.RESIDUAL_IDENTIFIER)
+    if any(identifiers.stand_in(part[:_HEAD]) for part in bulk):
         raise Refusal(Reason.RESIDUAL_IDENTIFIER)
 
 
