@@ -343,17 +343,6 @@ def _read_figures(site: Workspace, metrics: Mapping[str, Any]) -> dict[str, floa
     return figures
 
 
-class InMemory:
-    """Images in an array, read by number like those of the archive."""
-
-    def __init__(self, images: NDArray[np.uint8]) -> None:
-        self._images = images
-
-    def read(self, ids: Sequence[str]) -> NDArray[np.uint8]:
-        """The images of these numbers."""
-        return self._images[[int(number) for number in ids]]
-
-
 def _train_stand_in(run: Run) -> None:
     """Trains the embedded stand-in on phantoms and registers it as the model in use."""
     import numpy as np
@@ -362,7 +351,7 @@ def _train_stand_in(run: Run) -> None:
     from radia.base_weights import RANDOM, resolve
     from radia.fit import fit
     from radia.model import save_checkpoint
-    from radia.synthetic.phantom import public_set
+    from radia.synthetic.phantom import InMemory, public_set
 
     wanted, seed = run.settings.stand_in, run.settings.seed
     public = public_set(wanted.images, wanted.side, seed, workers=2, progress=run.ticker("phantoms"))

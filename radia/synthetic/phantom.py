@@ -47,6 +47,17 @@ class PublicSet(NamedTuple):
     truth: NDArray[np.float64]
 
 
+class InMemory:
+    """Images in an array, read by number like those of the archive."""
+
+    def __init__(self, images: NDArray[np.uint8]) -> None:
+        self._images = images
+
+    def read(self, ids: Sequence[str]) -> NDArray[np.uint8]:
+        """The images of these numbers."""
+        return self._images[[int(number) for number in ids]]
+
+
 def radiograph(body: Body, pose: Pose, signs: tuple[Sign, ...], look: Look, *, side: int, seed: int) -> Radiograph:
     """Draws one radiograph. The same arguments show the same anatomy at every side; only the noise differs."""
     look_rng, noise = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 2])
