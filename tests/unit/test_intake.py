@@ -1,5 +1,6 @@
 import hashlib
 import os
+import re
 import shutil
 import stat
 import time
@@ -7,11 +8,13 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+import yaml
 
 from radia import intake
 from radia.errors import EmptyInbox, IntakeError, StorageFull
 from radia.intake import LeftFile, receipts, site_name, take_folder
 from radia.intake import landing as landing_module
+from radia.settings import Settings
 
 TODAY = date(2026, 11, 23)
 
@@ -230,3 +233,12 @@ class TestBadInput:
         (landing / "HVD-20261123-1" / "receipt.json").write_text("{")
         with pytest.raises(IntakeError, match="receipt of batch HVD-20261123-1"):
             receipts(landing)
+
+
+class TestExample:
+    def test_of_the_parameters_file_can_be_used_as_it_stands(self) -> None:
+        text = (Path(__file__).resolve().parents[2] / "params.yaml").read_text()
+        example = Settings.model_validate(yaml.safe_load(re.sub(r"^#(?!\s*A site)", "", text, flags=re.MULTILINE)))
+        assert example.intake.receiver.senders["PACS_NORTH"] == "HND"
+        assert [pacs.site for pacs in example.intake.pacs] == ["HND"]
+        assert example.notify.email is not None
