@@ -54,6 +54,10 @@ NOTE = "\n\n---\n**Note, added afterwards.** "
 """What begins a note on a card; the record's digest covers the card up to there."""
 
 
+AGAINST_THE_GATE = "🔴 **Approved against the gate.**"
+"""What the card of a model in use begins with where a person overrode the gate."""
+
+
 @dataclass(frozen=True)
 class Version:
     """One version of a registered model, as MLflow knows it."""
@@ -272,6 +276,8 @@ def put_in_use(site: Workspace, approval: Approval) -> Promotion:
         for name, value in facts.items():
             if version.tags.get(name) != value:
                 client.set_model_version_tag(MODEL, version.version, name, value)
+        if (card := _card_in_use(version.card, approval)) != version.card:
+            client.update_model_version(MODEL, version.version, description=card)
         new = used is None or used.version != version.version
         if new:
             if used is not None:
@@ -530,6 +536,15 @@ def _copy(client: MlflowClient, candidate: Version, facts: Mapping[str, str]) ->
         model_id=client.get_model_version(CANDIDATE, candidate.version).model_id,
     )
     return _version(client, MODEL, made.version)
+
+
+def _card_in_use(card: str, approval: Approval) -> str:
+    """The card with, as its first words, who overrode the gate and why; without them where nobody did."""
+    _, opened, rest = card.partition(AGAINST_THE_GATE)
+    plain = rest.partition("\n\n")[2] if opened else card
+    if not approval.override:
+        return plain
+    return f"{AGAINST_THE_GATE} {approval.approver}: {' '.join(approval.override.split())}\n\n{plain}"
 
 
 def _kept_file(client: MlflowClient, site: Workspace, candidate: Version, name: str) -> bytes:

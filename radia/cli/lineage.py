@@ -169,7 +169,8 @@ def promote(version: str, approver: str, reason: str, override: str) -> tuple[ob
     with opened() as site:
         done = steps.promote(site, version, approver=approver, reason=reason, override=override)
     before = done.previous.uri if done.previous else None
-    return {"in use": done.version.uri, "previous": before}, f"{done.version.uri} is in use"
+    against = click.style(f", against the gate: {override}", fg="red", bold=True) if override else ""
+    return {"in use": done.version.uri, "previous": before}, f"{done.version.uri} is in use{against}"
 
 
 @main.command()

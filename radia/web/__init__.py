@@ -37,18 +37,22 @@ def create_app(site: Workspace) -> Flask:
 
     @app.get("/")
     def start() -> str:
-        return render_template("page.html", examples=EXAMPLES, model=model.name())
+        return render_template("page.html", examples=EXAMPLES, model=model.name(), warning=model.warning())
 
     @app.post("/")
     def result() -> str:
-        return render_template("page.html", examples=EXAMPLES, model=model.name(), reading=read(_uploaded()))
+        return render_template(
+            "page.html", examples=EXAMPLES, model=model.name(), warning=model.warning(), reading=read(_uploaded())
+        )
 
     @app.get("/example/<int:number>")
     def example(number: int) -> str:
         if not 1 <= number <= EXAMPLES:
             abort(404, "there is no such example")
         reading = model.read(example_pixels(EXAMPLES)[number - 1])
-        return render_template("page.html", examples=EXAMPLES, model=model.name(), reading=reading)
+        return render_template(
+            "page.html", examples=EXAMPLES, model=model.name(), warning=model.warning(), reading=reading
+        )
 
     @app.post("/api/predict")
     def predict() -> Response:

@@ -81,6 +81,11 @@ class ModelInUse:
         self._load()
         return f"cxr version {self._version}"
 
+    def warning(self) -> str:
+        """Who put this model in use against the gate, and why; empty where the gate passed."""
+        self._load()
+        return self._warning
+
     def read(self, gray: Gray) -> Reading:
         """The model's reading of a gray image [rows, columns] in 0..1, bone white."""
         with self._lock:
@@ -112,6 +117,9 @@ class ModelInUse:
                 registry.checkpoint_folder(self._site, registry.CHAMPION_URI)
             )
             self._version = champion.version
+            override = champion.tags.get("override", "")
+            by = f"{champion.tags.get('approver', 'somebody')}: {override}"
+            self._warning = f"Approved against the gate by {by}" if override else ""
 
 
 def gray_of_upload(content: bytes) -> Gray:

@@ -233,6 +233,8 @@ class TestWhatStandsAgainst:
         assert (acted.outcome, acted.override) == ("promoted", "only model that reads our new device")
         assert in_use(site) == b"three"
         assert registry.champion(site).tags["override"] == "only model that reads our new device"
+        first = registry.champion(site).card.splitlines()[0]
+        assert first == f"{registry.AGAINST_THE_GATE} Dr Côté: only model that reads our new device"
         assert "refused" not in registry.find(site, "3").tags
         assert ledger.last("promote").parameters["gate"]["passed"] is False
 

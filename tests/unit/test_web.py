@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,3 +94,25 @@ def test_a_site_without_a_model_says_what_to_do(tmp_path: Path) -> None:
 
     with pytest.raises(RegistryError, match="no model is in use yet"):
         create_app(Workspace(tmp_path))
+
+
+class TestModelInUse:
+    def test_another_one_is_served_without_a_restart_and_an_override_is_shown(
+        self, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from radia import registry
+
+        assert b"cxr version 1" in client.get("/").data
+        real = registry.champion
+        monkeypatch.setattr(
+            registry,
+            "champion",
+            lambda site: replace(real(site), version="2", tags={"override": "new device", "approver": "Dr Roy"}),
+        )
+        page = client.get("/").data
+        assert b"cxr version 2" in page
+        assert b'role="alert">Approved against the gate by Dr Roy: new device' in page
+        monkeypatch.setattr(registry, "champion", real)
+        page = client.get("/").data
+        assert b"cxr version 1" in page
+        assert b"against the gate" not in page
