@@ -5,7 +5,7 @@ here reads or writes the pipeline's folders.
 
 Where the model's probabilities come from noisy labels they are too timid, and where they come from elsewhere they are
 not calibrated at all. So cleanlab is given P(truly present) of radia/posterior.py: ranks of the scores, a prior that
-was not fitted to these labels, and whatever true reads exist.
+was not fitted to these labels, the scores of other findings, and whatever true reads exist.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def find_suspects(
     values = label_values(given, findings, name="labels")
     scores = _ensemble(models, given.index, findings, ranks_only=ranks_only)
     truth = _truth_of(reads, given.index, findings)
-    known = evidence(scores, values)
+    known = evidence(scores, values, extra=_other_findings(scores))
     present = present_probability(known, truth, seed=seed)
     taken = np.where(values == UNCERTAIN, [uncertain_as.get(finding, 0.0) for finding in findings], values)
     row, at = np.nonzero(~np.isnan(values))
@@ -215,6 +215,16 @@ def _ensemble(
         for table in models
     ]
     return scores[0] if len(scores) == 1 else np.mean([normal_scores(score) for score in scores], axis=0)
+
+
+def _other_findings(scores: FloatArray) -> FloatArray | None:
+    """[n, f, 1]: how high the model scores the study's other findings, on average. Reads show whether that matters."""
+    findings = scores.shape[1]
+    if findings < 2:
+        return None
+    normal = normal_scores(scores)
+    others: FloatArray = ((normal.sum(axis=1, keepdims=True) - normal) / (findings - 1))[..., None]
+    return others
 
 
 def _truth_of(reads: pd.DataFrame | None, ids: pd.Index[str], findings: tuple[str, ...]) -> FloatArray:
