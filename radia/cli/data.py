@@ -18,7 +18,6 @@ from radia.cli.frame import (
     progress_bars,
     step_command,
     told,
-    write_csv,
 )
 from radia.settings import key_from_environment, load_settings
 
@@ -182,11 +181,12 @@ def labels() -> None:
 def from_reports(reports: Path, target: Path, evidence: Path | None) -> tuple[object, str]:
     """Label the reports of a CSV (id,text or AccessionNumber,Report) with the 14 observations."""
     from radia.reports import label_with_evidence, read_report_table, rules_digest
+    from radia.tables import write_table
 
     labelled = label_with_evidence(read_report_table(reports))
-    write_csv(labelled.labels, target)
+    write_table(labelled.labels, target)
     if evidence is not None:
-        write_csv(labelled.evidence, evidence)
+        write_table(labelled.evidence, evidence)
     count = len(labelled.labels)
     lines = [f"{count} reports labelled: {target}"]
     lines += [f"  {number} without any label: {reason}" for reason, number in labelled.abstained.items()]

@@ -23,8 +23,6 @@ from radia.errors import RadiaError, StorageFull
 from radia.settings import quiet_dependencies
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from radia.steps import Outcome, Run
 
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -139,14 +137,6 @@ def _short(fact: object) -> str:
 
 
 params_option = click.option("--params", type=EXISTING_FILE, help="Settings to use instead of params.yaml.")
-
-
-def write_csv(table: pd.DataFrame, target: Path) -> None:
-    """Writes a table whole or not at all."""
-    from radia.workspace import written_whole
-
-    with written_whole(target) as partial:
-        table.to_csv(partial, index=False)
 
 
 def step_command(name: str, function: str, text: str) -> None:

@@ -16,7 +16,6 @@ from radia.cli.frame import (
     prints,
     step_command,
     told,
-    write_csv,
 )
 
 step_command("base", "base_model", "Put the checkpoint of the model in use at models/base.")
@@ -52,9 +51,10 @@ def suspects(
     if label_file is None or probs is None or out is None:
         raise click.UsageError("give --labels, --probs and --out together, or none of them")
     from radia.suspects import suspects_of_files
+    from radia.tables import write_table
 
     table = suspects_of_files(label_file, probs, reads=reads, ranks_only=scores, seed=seed)
-    write_csv(table, out)
+    write_table(table, out)
     return {"labels": len(table), "out": str(out)}, f"{len(table)} labels ranked: {out}"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from radia.cli.frame import ANY_PATH, EXISTING_FILE, main, opened, params_option, prints, told, write_csv
+from radia.cli.frame import ANY_PATH, EXISTING_FILE, main, opened, params_option, prints, told
 
 
 @main.group()
@@ -28,9 +28,10 @@ def choose(
 ) -> tuple[object, str]:
     """Which ids to re-read so that the estimates become precise, with their sampling probabilities."""
     from radia.reads import choose_of_files
+    from radia.tables import write_table
 
     chosen = choose_of_files(label_file, probs, budget=budget, seed=seed, ranks_only=scores, compare=compare)
-    write_csv(chosen, out)
+    write_table(chosen, out)
     return {"chosen": len(chosen), "out": str(out)}, f"{len(chosen)} to read: {out}"
 
 

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from radia import metrics
 from radia.errors import LabelError, UnmatchedIds
 from radia.evaluate.candidate import evaluate_candidate
-from radia.evaluate.files import read_table, reader_matrix
+from radia.evaluate.files import reader_matrix
 from radia.findings import FINDINGS, UNCERTAIN
 from radia.localisation import Region, read_regions
 from radia.public_data import TEST, VALIDATION, PublicSet, read_public
+from radia.tables import read_table
 
 if TYPE_CHECKING:
     from radia.settings import EvaluateSettings, ExternalSettings

@@ -12,6 +12,7 @@ from radia import metrics
 from radia.errors import BadLabelValue, LabelError, UnknownFinding, UnmatchedIds
 from radia.evaluate.readers import compare_with_readers
 from radia.findings import FINDINGS, UNCERTAIN
+from radia.tables import read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,27 +107,6 @@ def align(
         decisions=calls,
         patients=_patients(true_table, ids, patients),
     )
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """A CSV table; its first column, the ids, is the index. Raises LabelError, and UnmatchedIds for doubles."""
-    import pandas as pd
-
-    try:
-        # Ids are text ("007" is not "7"); numbers are read to the last bit, so that ties stay ties.
-        header = pd.read_csv(path, nrows=0)
-        frame = pd.read_csv(path, dtype={header.columns[0]: str}, float_precision="round_trip", index_col=0)
-    except (OSError, ValueError, IndexError) as error:
-        raise LabelError(f"{path} cannot be read as a CSV table with ids in its first column") from error
-    frame.columns = [str(name).strip() for name in frame.columns]
-    frame.index = frame.index.astype(str).str.strip()
-    doubled = int(frame.index.duplicated().sum())
-    if doubled or frame.columns.has_duplicates:
-        what = f"{doubled} doubled ids" if doubled else "a doubled column"
-        raise UnmatchedIds(f"{path.name} has {what}: each id and each finding must stand once")
-    if frame.empty:
-        raise LabelError(f"{path.name} has no rows: expected one per id")
-    return frame
 
 
 def truth_matrix(table: pd.DataFrame, findings: tuple[str, ...], name: str) -> metrics.Floats:

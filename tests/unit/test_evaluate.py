@@ -135,7 +135,7 @@ class TestBadFiles:
 
     def test_a_doubled_id(self, csv: Write, truth: Path) -> None:
         scores = csv("p.csv", "id,Edema", *(f"s{k},0.5" for k in range(10)), "s3,0.5")
-        with pytest.raises(UnmatchedIds, match=r"p\.csv has 1 doubled ids"):
+        with pytest.raises(UnmatchedIds, match=r"p\.csv: 1 ids stand there more than once"):
             evaluate_files(truth=truth, probs=scores)
 
     def test_no_finding_in_common(self, csv: Write, truth: Path) -> None:
