@@ -364,13 +364,14 @@ class Spool:
         return True
 
     def seal(self, today: date) -> Receipt | None:
-        """Makes what is there a batch; none where it holds nothing that was not received before."""
+        """Makes what is there a batch; none where it holds nothing that was not received before.
+
+        Raises StorageFull; then it is left to the next intake (`seal_abandoned`).
+        """
         with self._writing:
             self._sealed = True
-        with locked(self._landing):
-            receipt = _seal_folder(self._folder, self.site, self._landing, today)
-        self._lock.close()
-        return receipt
+        with closing(self._lock), locked(self._landing):
+            return _seal_folder(self._folder, self.site, self._landing, today)
 
 
 def seal_abandoned(landing: Path, today: date) -> list[Receipt]:

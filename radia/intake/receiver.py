@@ -236,6 +236,8 @@ class Receiver:
             receipt = spool.seal(self._today())
             if receipt is not None:
                 self._received(receipt)
+        except StorageFull as error:
+            logger.warning("what was received is safe, and waits for the next intake to become a batch: %s", error)
         finally:
             with self._changed:
                 self._sealing -= 1

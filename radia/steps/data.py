@@ -48,9 +48,11 @@ def intake(
 
         read_report_table(reports)
         _keep_table(reports, landing / "tables", "reports")
+    today = datetime.now(UTC).date()
+    domain.seal_abandoned(landing, today)
     if inbox is not None:
         try:
-            domain.take_folder(inbox, landing, today=datetime.now(UTC).date(), quiet_seconds=quiet)
+            domain.take_folder(inbox, landing, today=today, quiet_seconds=quiet)
         except EmptyInbox:
             if not domain.receipts(landing):
                 raise

@@ -219,6 +219,22 @@ class TestReceiver:
             association.release()
         assert [len(receipt.files) for receipt in receipts(landing)] == [1]
 
+    def test_leaves_to_the_next_intake_what_it_has_no_room_to_make_a_batch_of(
+        self, landing: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        with Receiver(landing, settings()) as receiver:
+            association = associate(receiver.port)
+            assert association.send_c_store(radiograph(1)).Status == 0
+            with monkeypatch.context() as during:
+                during.setattr(landing_module.os, "link", full)
+                association.release()
+                wait_until(lambda: "waits for the next intake" in caplog.text)
+        assert receipts(landing) == []
+        assert [len(receipt.files) for receipt in seal_abandoned(landing, TODAY)] == [1]
+
     def test_takes_an_object_once_however_often_it_is_sent(self, landing: Path) -> None:
         dataset = radiograph(1)
         with Receiver(landing, settings()) as receiver:

@@ -168,6 +168,13 @@ class TestReceiptSensor:
 
 
 class TestLanding:
+    def test_makes_a_batch_of_what_a_killed_receiver_left(self, data: Path, instance: dg.DagsterInstance) -> None:
+        spool = Spool(data / "landing", "HND")
+        spool.write("1.dcm", b"one")
+        spool._lock.close()  # as when its owner dies
+        assert dg.materialize([landing], instance=instance, resources={"site": Site()}).success
+        assert len(instance.get_dynamic_partitions("batches")) == 1
+
     def test_run_again_over_the_same_inbox_takes_nothing_twice(self, data: Path, instance: dg.DagsterInstance) -> None:
         put(data / "inbox" / "HND" / "a.dcm")
         for _ in range(2):
