@@ -95,37 +95,36 @@ def link_tables(paths: Sequence[Path], pseudonymizer: Pseudonymizer, manifest: p
     told: list[pd.DataFrame] = []
     for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns):
         if path.name.endswith("reports.csv"):
-            from radia.reports import label_reports, read_report_table
+            from radia.reports import label_with_evidence, read_report_table
 
-            reports = read_report_table(path)
-            labelled = label_reports(reports)
-            told.append(report_evidence(reports))
-            tables.append((_checked(by_id(labelled, name=path.name), path.name), REPORT))
+            labelled = label_with_evidence(read_report_table(path))
+            told.append(report_cues(labelled.labels, labelled.evidence))
+            tables.append((_checked(by_id(labelled.labels, name=path.name), path.name), REPORT))
         else:
             tables.append((read_label_table(path), GIVEN))
     linked = _link_all(sorted(tables, key=lambda table: table[1] == GIVEN), pseudonymizer, manifest)
     return replace(linked, evidence=_linked_evidence(told, pseudonymizer, manifest)) if told else linked
 
 
-def report_evidence(reports: pd.DataFrame) -> pd.DataFrame:
-    """What gave each label of `id`, `text`: `id`, `language`, and `<finding> cue` (`not mentioned` for a blank).
+def report_cues(labels: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
+    """What in the report gave each label: `id`, `language`, `<finding> cue`; names of cues, never a word of the report.
 
-    Cues by name, never a word of the report; several are joined by ` + `.
+    labels, evidence: as radia.reports.label_with_evidence gives them. Of a label's places those count that say its
+    value. A blank label's cue is `not mentioned`; a label that no place gave (No Finding) has `nothing else found`.
     """
-    from radia.reports import label_report
-
-    rows = []
-    for number, text in zip(reports["id"], reports["text"], strict=True):
-        told = label_report(text if isinstance(text, str) else "")
-        languages = [piece.language for piece in told.evidence]
-        row: dict[str, object] = {"id": number, "language": max(set(languages), key=languages.count, default="unknown")}
-        for finding in FINDINGS:
-            pieces = [p for p in told.evidence if p.finding == finding and p.value == told.values[finding]]
-            cues = sorted({cue for piece in pieces for cue in piece.cues})
-            silent = "not mentioned" if told.values[finding] is None else "nothing else found"
-            row[cue_column(finding)] = " + ".join(cues) if cues else "plain statement" if pieces else silent
-        rows.append(row)
-    return pd.DataFrame(rows)
+    out = pd.DataFrame({"id": labels["id"].to_numpy()})
+    spoken = evidence[evidence["finding"].notna()]
+    languages = spoken.groupby("id")["language"].agg(lambda said: said.value_counts().index[0])
+    out["language"] = out["id"].map(languages).fillna("unknown")
+    for finding in FINDINGS:
+        values = labels.set_index("id")[finding]
+        of_this = spoken[spoken["finding"] == finding]
+        giving = of_this[of_this["value"].astype(float).to_numpy() == of_this["id"].map(values).to_numpy()]
+        cues = giving.groupby("id")["cues"].agg(lambda told: " + ".join(sorted(set(filter(None, told)))))
+        named = out["id"].map(cues.replace("", "plain statement"))
+        silent = np.where(values.isna().to_numpy(), "not mentioned", "nothing else found")
+        out[cue_column(finding)] = named.where(named.notna(), pd.Series(silent))
+    return out
 
 
 def merge_reads(given: pd.DataFrame, reads: pd.DataFrame | None) -> pd.DataFrame:
