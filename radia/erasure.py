@@ -1,9 +1,10 @@
 """Erasure after a withdrawal (Quebec, Law 25): the patient's files and pixels go, their digests stay as tombstones.
 
 Gone afterwards: the files as they came (landing zone, quarantine), the clean DICOM, the pixels in shards and in every
-version that DVC keeps, the rows of manifest, labels and of the tables of labels and reports. What stays names nobody:
-receipts, outcomes and indexes with digests and pseudonyms, the rows of frozen snapshots, blind reads, and the ledger.
-What MLflow keeps of models (figures in reports) is a record and stays; `withdraw` lists those models.
+version that DVC keeps, the rows of manifest, labels and of the tables of labels and reports, and the way back from the
+pseudonym. What stays names nobody: receipts, outcomes and indexes with digests and pseudonyms, the rows of frozen
+snapshots, blind reads, and the ledger. What MLflow keeps of models (figures in reports) is a record and stays;
+`withdraw` lists those models.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from radia import images, snapshot
+from radia.dicom.crosswalk import Crosswalk
 from radia.dicom.pseudonyms import Pseudonymizer
 from radia.errors import WithdrawalError
 from radia.ledger import Action, Ledger, file_digests
@@ -58,6 +60,7 @@ def erase(site: Workspace, ledger: Ledger, patient: str, *, actor: str, key: byt
     changed += _without(site.suspects / "suspects.parquet", "id", studies)
     accessions = {name for part in rows.values() for name in part["accession"]}
     _remove_from_tables(site.landing / "tables", accessions, Pseudonymizer(key))
+    Crosswalk(site.crosswalk, key).forget(patient)
     tombstones = tuple(sorted(digest for part in rows.values() for digest in part["source_sha256"]))
     pictures = sum(len(part) for part in rows.values())
     ledger.append(

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from radia import steps
+from radia.dicom.crosswalk import Crosswalk
 from radia.dicom.pseudonyms import Pseudonymizer, load_key
 from radia.errors import Reason, UnknownId, WithdrawalError
 from radia.images import ImageStore, read_index
@@ -40,6 +41,8 @@ def test_nothing_of_an_erased_patient_is_left_but_digests(site: EmbeddedSite, tm
             assert not [path for path in data.rglob(digest) if path.is_file()]
         everything = [path.read_bytes() for path in (data / "archive").rglob("*") if path.is_file()]
         assert not any(content in held for content in pixels for held in everything)
+        with pytest.raises(UnknownId):
+            Crosswalk(workspace.crosswalk, load_key(workspace.key_file)).origins(patient)
         assert not list((data / "clean").glob(f"*/{patient}"))
         names = Pseudonymizer(load_key(workspace.key_file))
         gone = set(
