@@ -83,7 +83,7 @@ def suspects(run: Run) -> Outcome:
     target = site.suspects / "suspects.parquet"
 
     def work() -> tuple[dict[str, str], dict[str, Any]]:
-        features = _predict(run, site.models / "base", frozen, "suspects").features
+        features = _features(run, frozen)
         given = _given_by_image(run, frozen)
         labels, patients = given.fillna(0.0).to_numpy(), frozen.images["patient"].to_numpy()
         settings = {"folds": run.settings.suspects.folds, "seed": run.settings.seed}
@@ -403,6 +403,24 @@ def _predict(run: Run, checkpoint: Path, frozen: Snapshot, step: str, only: Mask
             tick(min(start + CHUNK, len(ids)), len(ids))
 
     return predict(model, chunks())
+
+
+def _features(run: Run, frozen: Snapshot) -> NDArray[np.float32]:
+    """The base's features of every image, [n, c]; kept, since reads change labels and not images."""
+    import numpy as np
+
+    site = run.workspace
+    kept, images = site.models / "base-features", frozen.images
+    key = digests.of_json([digests.of_folder(site.models / "base"), *images["image"], *images["pixel_sha256"]])
+    if (kept / "key").is_file() and (kept / "key").read_text() == key:
+        known: NDArray[np.float32] = np.load(kept / "features.npy")
+        return known
+    features = _predict(run, site.models / "base", frozen, "suspects").features.astype(np.float32)
+    with written_whole(kept) as folder:
+        folder.mkdir()
+        np.save(folder / "features.npy", features)
+        (folder / "key").write_text(key)
+    return features
 
 
 def _given_by_image(run: Run, frozen: Snapshot) -> pd.DataFrame:
