@@ -411,9 +411,7 @@ class _Cleaning:
             raw = path.read_bytes()
         except OSError as error:
             name = errno.errorcode.get(error.errno or 0, type(error).__name__)
-            return self.engine.refused(
-                hashlib.sha256(b"").hexdigest(), Reason.UNREADABLE, f"cannot be read: {name}"
-            ), ""
+            return self.engine.refused("", Reason.UNREADABLE, f"the file cannot be opened: {name}"), ""
         digest = hashlib.sha256(raw).hexdigest()
         if digest in self.known:
             return self.known[digest], ""

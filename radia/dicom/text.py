@@ -32,7 +32,7 @@ _TITLES = (
     "DAUGHTER|MOTHER|FATHER|BROTHER|SISTER|GUARDIAN|MD|RN|INF|INFIRMIER|INFIRMIERE|NURSE|TECH|TECHNO|TECHNOLOGUE|"
     "PATIENT|PATIENTE|NE|NEE|BORN|BIRTH|NAISSANCE|BIRTHDAY|DDN|DOB|NAM|RAMQ|NOM|PRENOM|NAME|SURNAME|MRN|DOSSIER|NAS|SIN|"
     "SSN|ID|TEL|TELEPHONE|PHONE|CELL|CELLULAIRE|FAX|POSTE|COURRIEL|EMAIL|RUE|AVENUE|BOULEVARD|BOUL|CHEMIN|RANG|STREET|"
-    "APP|APT|ADRESSE|ADDRESS|CASIER"
+    "APP|APT|ADRESSE|ADDRESS|CASIER|ANNIVERSAIRE|ANNIV"
 )
 _PATTERNS = re.compile(
     "|".join(
@@ -45,7 +45,7 @@ _PATTERNS = re.compile(
             r"\b\d{1,4}[./\-]\d{1,2}[./\-]\d{1,4}\b",  # dates in figures
             r"\b\d{1,2} \d{1,2} (?:19|20)\d{2}\b|\b(?:19|20)\d{2} \d{1,2} \d{1,2}\b",
             rf"\b{_DAY}[ .\-]*(?:{_MONTHS})[A-Z]*[ .,\-]*(?:\d{{4}}|\d{{2}})\b",  # and in words
-            rf"\b(?:{_MONTHS})[A-Z]*[ .\-]*{_DAY}[ ,.\-]+\d{{2,4}}\b",
+            rf"\b(?:{_MONTHS})[A-Z]*[ .\-]*{_DAY}[ ,.\-']+\d{{2,4}}\b",
             rf"\b\d{{4}}[ .\-]*(?:{_MONTHS})[A-Z]*[ .\-]*\d{{1,2}}\b",
             rf"\b(?:{_MONTHS})[A-Z]*[ .,\-]*(?:19|20)\d{{2}}\b",
             rf"\b{_DAY} ?(?:{_WHOLE_MONTHS})\b|\b(?:{_WHOLE_MONTHS}) {_DAY}\b",
@@ -53,11 +53,15 @@ _PATTERNS = re.compile(
             r"@|HTTPS?:|WWW\.|#|N[O°º]\.? ?\d",
             r"\^",  # parts of a person's name
             rf"\b(?:{_TITLES})\b",
-            r"\bM\.? [A-Z]{3,}",  # M. Tremblay
+            r"\b[A-Z]\. ?[A-Z]{3,}|\bM [A-Z]{3,}",  # M. Tremblay, J. Roy
+            r"\b(?:VU|LU|SIGNE|DICTE|REVISE|REFERE|DEMANDE|PRESCRIT|APPELER|CONTACTER|SEEN|READ|SIGNED|DICTATED|"
+            r"REVIEWED|REFERRED|ORDERED|CALL)E?S? (?:PAR|BY|A|AU|TO)?\b ?(?=[A-Z])",
             r"(?=[A-Z+/=]*\d)(?=[\d+/=]*[A-Z])[A-Z\d+/=]{10,}",  # letters and figures mixed: encoded, or a key
         )
     )
 )
+_SHORT_DATE = re.compile(r"\d{1,3}[./\-]\d{1,2}[./\-]\d{1,3}")
+_ENCODED = re.compile(r"(?:[A-Z0-9]*[a-z]+[A-Z0-9]+){3,}[A-Za-z0-9]*=*|=+$")
 _WRITTEN = re.compile(rb"[ -\xff]{4,}")  # shades are seldom so long without a byte that no writing has
 _GENERIC = frozenset(_TITLES.split("|"))
 _NAME_PARTS = re.compile(r"[\s^=,;/()\[\]<>\"]+")
@@ -82,7 +86,9 @@ def vocabulary() -> frozenset[str]:
 
 @lru_cache(maxsize=4096)
 def in_vocabulary(text: str) -> bool:
-    """Whether every word is a known term or a number of at most three figures, of which no more than six in all."""
+    """Whether every word is a known term or a number of at most three figures, no more than six in all, and no date."""
+    if not text.isprintable() or _SHORT_DATE.search(text):
+        return False
     words = _WORDS.findall(plain(text))
     figures = 0
     for word in words:
@@ -185,7 +191,7 @@ _CHARACTER_SETS = (
 
 def passes_scan(text: str, identifiers: Identifiers) -> bool:
     """Whether text shows neither an identifier of this file nor the pattern of any."""
-    if not text.isprintable() or _PATTERNS.search(plain(text)) or _two_names(text):
+    if not text.isprintable() or _PATTERNS.search(plain(text)) or _ENCODED.search(text) or _two_names(text):
         return False
     return not identifiers.named_in(text) and not identifiers.abbreviated_in(text)
 

@@ -12,7 +12,7 @@ from pydicom.datadict import dictionary_VR
 from radia.dicom.clean import Cleaner
 from radia.dicom.container import Dataset, Element, vr_of
 from radia.dicom.dates import shift_date, shift_datetime
-from radia.dicom.profile import OPTIONS, Profile, table_sha256
+from radia.dicom.profile import OPTIONS, Profile, safe_private, table_sha256
 from radia.dicom.pseudonyms import Pseudonymizer
 from radia.dicom.text import Identifiers
 from radia.settings import DeidentifySettings
@@ -147,3 +147,48 @@ class TestWhatNoRuleKnows:
     def test_goes(self) -> None:
         rule = CLEANERS[None].profile.rule
         assert {rule(tag).action for tag in (0x00189FFE, 0x00091010, 0x77770010, 0x00080000)} == {"X"}
+
+
+class TestSafePrivateAttributes:
+    """Table E.3.10-1: kept under their creator alone, and only what is a number or a term."""
+
+    @staticmethod
+    def private(creator: str, group: int, number: int, vr: str, value: bytes, block: int = 0x10) -> Dataset:
+        dataset = Dataset()
+        dataset.add(Element(group << 16 | block, "LO", creator.encode()))
+        dataset.add(Element(group << 16 | block << 8 | number, vr, value))
+        return dataset
+
+    def test_each_is_kept_with_its_creator_and_without_it_goes(self) -> None:
+        cleaner = CLEANERS["retain_safe_private"]
+        wrong = []
+        for (creator, group, number), vr in safe_private().items():
+            value = b"CHEST" if vr in ("CS", "LO", "SH") else VALUES[vr]
+            tags = {group << 16 | 0x11, group << 16 | 0x1100 | number}
+            kept = cleaner.clean(self.private(creator, group, number, vr, value, 0x11)).elements
+            other = cleaner.clean(self.private("ACME", group, number, vr, value, 0x11)).elements
+            if not tags <= set(kept) or tags & set(other):
+                wrong.append((creator, hex(group), hex(number)))
+        assert wrong == []
+        assert len(safe_private()) == 387
+
+    def test_of_the_list_go_without_the_option(self) -> None:
+        dataset = self.private("GEMS_PARM_01", 0x0043, 0x6F, "DS", b"1.5 ")
+        assert not any(tag >> 16 & 1 for tag in CLEANERS[None].clean(dataset).elements)
+
+    @pytest.mark.parametrize(
+        ("vr", "value"),
+        [("LO", b"Tremblay"), ("LO", b"de la voisine"), ("OB", b"Tremblay"), ("DS", b"Tremblay"), ("DS", b"20240229")],
+    )
+    def test_that_hold_something_else_go(self, vr: str, value: bytes) -> None:
+        for creator, group, number in (("GEMS_ACQU_01", 0x0019, 0x9E), ("GEMS_PARM_01", 0x0043, 0x6F)):
+            dataset = self.private(creator, group, number, vr, value)
+            kept = CLEANERS["retain_safe_private"].clean(dataset).elements
+            assert not any(tag >> 16 & 1 for tag in kept)
+
+
+def test_a_date_that_two_options_keep_is_moved_with_the_others() -> None:
+    both = Profile(DeidentifySettings(retain_device_identity=True, retain_modified_dates=True))
+    full = Profile(DeidentifySettings(retain_device_identity=True, retain_full_dates=True))
+    assert both.rule(0x00181200).action == "C"
+    assert full.rule(0x00181200).action == "K"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 from pathlib import Path
@@ -81,6 +82,59 @@ class TestTheAccount:
         clean(source, tmp_path / "out", progress=lambda done, total: told.append((done, total)))
         assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
+    def test_of_a_file_that_nobody_thought_of_quotes_nothing_of_it(
+        self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = deidentify.Engine.deidentify_file
+
+        def odd(engine: deidentify.Engine, raw: bytes, digest: str) -> deidentify.CleanFile:
+            if raw == b"odd":
+                raise ValueError("PatientName is Tremblay")
+            return real(engine, raw, digest)
+
+        (source / "odd.dcm").write_bytes(b"odd")
+        monkeypatch.setattr(deidentify.Engine, "deidentify_file", odd)
+        outcomes = clean(source, tmp_path / "out")
+        row = outcomes[outcomes.outcome == "refused"].iloc[0]
+        assert (row.reason, row.detail) == (Reason.UNREADABLE, "ValueError")
+        assert (outcomes.outcome == "clean").sum() == 3
+
+    def test_of_files_that_cannot_be_opened_says_so(
+        self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = Path.read_bytes
+
+        def locked(path: Path) -> bytes:
+            if path.parent == source and path.name.endswith(("_0.dcm", "_1.dcm")):
+                raise PermissionError(13, "Permission denied")
+            return real(path)
+
+        monkeypatch.setattr(Path, "read_bytes", locked)
+        outcomes = clean(source, tmp_path / "out")
+        assert sorted(outcomes.detail) == ["", *["the file cannot be opened: EACCES"] * 2]
+
+    def test_of_a_file_without_a_patient_says_so(self, source: Path, tmp_path: Path) -> None:
+        for number, blank in enumerate((b"       \0", b"\0" * 8)):
+            person = Person.invented(20 + number)
+            raw = build(["plain"], "explicit", 20 + number)[0]
+            record = person.record.encode() + b" "
+            (source / f"n{number}.dcm").write_bytes(raw.replace(b"LO\x08\0" + record, b"LO\x08\0" + blank))
+        outcomes = clean(source, tmp_path / "out")
+        assert set(outcomes[outcomes.outcome == "refused"].reason) == {Reason.NO_PATIENT}
+        assert (outcomes.outcome == "refused").sum() == 2
+
+    def test_holds_all_that_an_auditor_asks_for(self, source: Path, tmp_path: Path) -> None:
+        from radia.dicom.profile import Profile, table_sha256
+
+        row = clean(source, tmp_path / "out").iloc[0]
+        actions = json.loads(row.actions)
+        assert actions["00100010"] == actions["00100020"] == "D"
+        assert actions["00101002"] == "X"
+        assert set(actions.values()) <= {"X", "Z", "D", "K", "C", "U"}
+        assert row.table_sha256 == table_sha256()
+        assert row.profile == Profile(SETTINGS).name
+        assert list(row.boxes) == []
+
 
 class TestDoubles:
     def test_of_the_same_bytes_are_cleaned_once(self, source: Path, tmp_path: Path) -> None:
@@ -132,6 +186,26 @@ class TestGoingOn:
         monkeypatch.setattr(deidentify._Cleaning, "__call__", real)
         assert clean(source, tmp_path / "out").equals(whole)
         assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+    def test_shows_no_image_that_was_cut_short(
+        self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def cut(path: Path, pieces: list[bytes]) -> None:
+            path.write_bytes(bytes(pieces[0]))
+            raise KeyboardInterrupt
+
+        real = deidentify._written
+        monkeypatch.setattr(deidentify, "_written", cut)
+        with pytest.raises(KeyboardInterrupt):
+            clean(source, tmp_path / "out")
+        monkeypatch.setattr(deidentify, "_written", real)
+        assert files(tmp_path / "out") == {}
+        assert not (tmp_path / "out" / "outcomes.parquet").exists()
+        for path in source.iterdir():
+            path.write_bytes(path.read_bytes().replace(b"045Y", b"046Y"))  # so that nobody finishes what was begun
+        clean(source, tmp_path / "out")
+        left = {path.name for path in (tmp_path / "out").iterdir() if not path.is_dir()}
+        assert left == {"outcomes.parquet", "key-fingerprint.txt"}
 
     def test_with_other_options_does_everything_again(self, source: Path, tmp_path: Path) -> None:
         clean(source, tmp_path / "out")
