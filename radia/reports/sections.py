@@ -92,8 +92,7 @@ def _without_names(tokens: list[Word]) -> list[Word]:
     kept: list[Word] = []
     names_left = 0
     for token in tokens:
-        after_number = bool(kept) and kept[-1].text[0].isdigit()
-        if token.text in _TITLES and not after_number:
+        if token.text in _TITLES:
             names_left = _LONGEST_NAME
         elif token.text == "." and names_left == _LONGEST_NAME:
             pass

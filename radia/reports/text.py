@@ -23,6 +23,13 @@ _PLAIN = {
 _LONGER = str.maketrans({"œ": "oe", "Œ": "oe", "æ": "ae", "Æ": "ae", "ß": "ss", "ﬁ": "fi", "ﬂ": "fl", "…": "..."})
 _SURE_WRAP = 40
 """Characters below which a line is never taken for one that was wrapped for width."""
+_LIKELY_WRAP = 60
+"""The same where the next line begins with a capital, as few lines within a sentence do."""
+_GOES_ON = frozenset(
+    ("et", "ou", "ni", "de", "du", "des", "au", "aux", "avec", "sans", "dans", "sur")
+    + ("and", "or", "nor", "of", "with", "without", "in", "on", "at", "to")
+)
+"""Words that go on with the sentence of the line above, however short that is."""
 
 
 def _folding_table() -> dict[int, str]:
@@ -109,11 +116,13 @@ def _line_breaks(text: str) -> set[int]:
         place += len(current) + 1
         line, following = current.rstrip(), after.lstrip()
         first = following.split(" ", 1)[0] if following else ""
-        if cased and first[:1].islower():
-            continue
         fits = len(line) + 1 + len(first) <= width
+        short = fits and len(line) < _SURE_WRAP and line[-1:] != "," and fold(first) not in _GOES_ON
+        if cased and first[:1].islower() and not short:
+            continue
         ends = line[-1:] in ".;:!?" and (not cased or first[:1].isupper())
-        if fits or ends or len(line) < _SURE_WRAP:
+        surely = _LIKELY_WRAP if cased and first[:1].isupper() else _SURE_WRAP
+        if fits or ends or len(line) < surely:
             breaks.add(place)
     return breaks
 

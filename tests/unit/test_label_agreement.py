@@ -17,6 +17,7 @@ from radia.label_agreement import label_agreement, reasons_against, summary
 from radia.labels import REPORT, origin_column
 from radia.reports import rules_digest
 from radia.settings import AgreementSettings, LabelSettings, Settings
+from radia.steps import snapshot
 from radia.steps.agreement import agreement_inputs, require_agreement, without_left_out
 from radia.steps.run import Run
 from radia.workspace import Workspace
@@ -211,6 +212,13 @@ class TestSnapshotWaits:
     def test_only_labels_from_reports_are_left_out(self, tmp_path: Path) -> None:
         kept = without_left_out(self.run(tmp_path, leave_out=["Edema"]), given("given"))
         assert kept["Edema"].tolist() == [1.0, 0.0]
+
+    def test_the_snapshot_step_is_blocked(self, tmp_path: Path) -> None:
+        run = self.run(tmp_path, kappa=0.8)
+        run.workspace.labels.mkdir(parents=True)
+        given().to_parquet(run.workspace.labels / "given.parquet")
+        with pytest.raises(QualityBlocked, match="were never checked"):
+            snapshot(run)
 
     def test_a_new_check_or_bar_makes_a_new_snapshot(self, tmp_path: Path) -> None:
         self.write(tmp_path, kappa=0.9)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,8 @@ from radia.errors import BiasedReads, LabelError, UnmatchedIds
 from radia.findings import FINDINGS, UncertaintyPolicy, training_targets
 from radia.label_probability import STATED, LabelProbabilities, label_probabilities, soft_targets
 from radia.settings import LabelSettings, Settings
+from radia.snapshot import Snapshot
+from radia.steps.models import _softened
 from radia.steps.run import Run
 from radia.steps.soft_labels import soft_inputs, soft_targets_of
 from radia.workspace import Workspace
@@ -150,6 +154,28 @@ class TestPolicy:
         soft = soft_targets_of(run, self.labels(-1.0), reads)
         assert soft["Edema"].iloc[20:40].eq(1.0).all()
         assert (soft["Edema"].iloc[40:] < 0.2).all()
+
+    def test_training_rows_become_soft_and_no_others(self, tmp_path: Path) -> None:
+        run = Run(Workspace(tmp_path), self.settings(), "somebody")
+        studies = [f"s{n}" for n in range(60)]
+        for folder in (run.workspace.labels, run.workspace.reads):
+            folder.mkdir(parents=True)
+        self.labels(-1.0).rename_axis("study").reset_index().to_parquet(run.workspace.labels / "given.parquet")
+        reads = self.labels(1.0).iloc[:30].assign(sampling_probability=0.5).rename_axis("study").reset_index()
+        reads.to_parquet(run.workspace.reads / "reads.parquet")
+        split = ["train"] * 40 + ["test"] * 20
+        frozen = SimpleNamespace(images=pd.DataFrame({"study": studies, "split": split}))
+        rows = np.arange(60) < 40
+        zeros = np.zeros((60, 14), dtype=np.float32)
+        targets, weights = _softened(run, cast(Snapshot, frozen), zeros, zeros, rows=rows)
+        edema = FINDINGS.index("Edema")
+        assert (targets[:30, edema] == 1).all()
+        assert ((targets[30:40, edema] > 0.5) & (targets[30:40, edema] < 1)).all()
+        assert (weights[:40, edema] == 1).all()
+        others = np.delete(targets, edema, axis=1)
+        assert not others.any()
+        assert not targets[40:].any()
+        assert not weights[40:].any()
 
     def test_probabilities_may_come_from_a_file(self, tmp_path: Path) -> None:
         given, truth, _ = world(100)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from radia.cli import main
 from radia.errors import LabelError, UnmatchedIds
 from radia.findings import FINDINGS
 from radia.reports import canary as canaries
-from radia.reports import label_report, label_reports, read_report_table
-from radia.reports.lexicon import LANGUAGES, lexicon, source_of
+from radia.reports import label_report, label_reports, label_with_evidence, read_report_table, rules_digest
+from radia.reports.labeler import EMPTY, FOREIGN, NOTHING_READ
+from radia.reports.lexicon import LANGUAGES, NORMAL, OTHER, lexicon, source_of
 from radia.reports.text import fold
 
 SPEC = Path(__file__).resolve().parents[1] / "spec"
@@ -23,6 +27,9 @@ SHARED = Path(__file__).resolve().parents[3] / "shared"
 CODES = dict(
     zip(("nf", "ec", "ca", "lo", "ll", "ed", "co", "pn", "at", "px", "pe", "po", "fx", "sd"), FINDINGS, strict=True)
 )
+IDENTIFIERS = ("Dr Massé", "M. Jean Nodulet", "RAMQ GAUA 9907 1313", "2024-03-12", "514-555-0199", "Dossier 200-36")
+CUES_OF_CODE = {"normal", "new", "question", "versus", "or"}
+"""Cues that the code names, beside those of the lexicon."""
 VALUES = {"+": 1.0, "-": 0.0, "?": -1.0}
 
 
@@ -141,6 +148,54 @@ class TestEvidence:
         assert "gauthier" not in repr(labels).lower()
         assert "tremblay" not in repr(labels).lower()
 
+    @pytest.mark.parametrize("identifier", IDENTIFIERS)
+    def test_the_table_of_evidence_holds_no_word_either(self, identifier: str) -> None:
+        texts = [f"{identifier}. {text} {identifier}" for text, _ in FRENCH[::40]]
+        found = label_with_evidence(pd.DataFrame({"id": range(len(texts)), "text": texts}))
+        kinds = {"id", "value", "start", "end"}
+        words = {str(value) for column in set(found.evidence) - kinds for value in found.evidence[column].unique()}
+        allowed = {
+            *FINDINGS,
+            OTHER,
+            NORMAL,
+            "findings",
+            "impression",
+            "none",
+            "fr",
+            "en",
+            "",
+            EMPTY,
+            FOREIGN,
+            NOTHING_READ,
+        }
+        cues = {cue for word in words - allowed for cue in word.split(" + ")}
+        assert cues - {"None", "nan"} <= {*source_of("fr")["cues"], *source_of("fr")["predicates"]} | CUES_OF_CODE
+
+    def test_the_table_of_evidence_says_why_a_report_got_no_label(self) -> None:
+        found = label_with_evidence(
+            pd.DataFrame({"id": ["a", "b", "c"], "text": ["", "Kein Pneumothorax.", "Thorax N."]})
+        )
+        reasons = found.evidence.set_index("id")["reason"]
+        assert reasons["a"] == EMPTY
+        assert reasons["b"] == FOREIGN
+        assert found.abstained == {EMPTY: 1, FOREIGN: 1}
+        assert found.labels["id"].tolist() == ["a", "b", "c"]
+
+    def test_the_command_writes_it_beside_the_labels(self, tmp_path: Path) -> None:
+        (tmp_path / "in.csv").write_text("id,text\n1,Pas d'épanchement pleural.\n2,\n")
+        arguments = ["labels", "from-reports", *(str(tmp_path / name) for name in ("in.csv", "out.csv"))]
+        evidence = tmp_path / "evidence.csv"
+        result = CliRunner().invoke(main, [*arguments, "--evidence", str(evidence), "--json"])
+        assert result.exit_code == 0, result.output
+        told = json.loads(result.stdout)
+        assert told == {"reports": 2, "abstained": {EMPTY: 1}, "rules": rules_digest()}
+        rows = pd.read_csv(evidence, dtype=str)
+        effusion = rows[rows["finding"] == "Pleural Effusion"].iloc[0]
+        told_of = effusion[["id", "start", "end", "section", "language", "cues"]].tolist()
+        assert told_of == ["1", "6", "25", "none", "fr", "negation ahead"]
+        assert float(effusion["value"]) == 0.0
+        assert "pleural" not in evidence.read_text()
+
 
 class TestAbstention:
     @pytest.mark.parametrize("text", ["", "   \n", "...", "12345 %% ??", "zzz qqq"])
@@ -164,7 +219,6 @@ class TestAbstention:
         assert 1.0 not in label_report(text).values.values()
 
 
-IDENTIFIERS = ("Dr Massé", "M. Jean Nodulet", "RAMQ GAUA 9907 1313", "2024-03-12", "514-555-0199", "Dossier 200-36")
 CHANGES = {
     "capitals": str.upper,
     "small letters": str.lower,
@@ -199,12 +253,15 @@ def test_a_label_does_not_change_with_the_order_of_sentences(texts: list[str], r
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
-@given(st.sampled_from(FRENCH), st.sampled_from(IDENTIFIERS), st.booleans())
-def test_a_label_does_not_change_with_identifiers(
-    row: tuple[str, dict[str, float]], identifier: str, ahead: bool
-) -> None:
+@given(
+    st.sampled_from(FRENCH),
+    st.sampled_from(IDENTIFIERS),
+    st.sampled_from(["{who}. {text}", "{text} {who}.", "{who}\n{text}", "{text}\n{who}", "between"]),
+)
+def test_a_label_does_not_change_with_identifiers(row: tuple[str, dict[str, float]], who: str, where: str) -> None:
     text = row[0]
-    assert named(f"{identifier}. {text}" if ahead else f"{text} {identifier}.") == named(text)
+    changed = text.replace(". ", f". {who}. ") if where == "between" else where.format(who=who, text=text)
+    assert named(changed) == named(text)
 
 
 @pytest.mark.parametrize(
