@@ -105,7 +105,10 @@ class TestInboxSensor:
         )
         assert done.success
         assert {name.split("-")[0] for name in instance.get_dynamic_partitions("batches")} == {"HND"}
+        put(data / "inbox" / "HVD" / "c.dcm", age=0)
+        assert isinstance(self.look(instance, cursor)[0], dg.SkipReason)
         put(data / "inbox" / "HVD" / "b.dcm")
+        put(data / "inbox" / "HVD" / "c.dcm")
         second, _ = self.look(instance, cursor)
         assert isinstance(second, dg.RunRequest)
         assert second.run_key != first.run_key
