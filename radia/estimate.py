@@ -39,11 +39,14 @@ NEED_PROBABILITIES = ("brier", "ece")
 NEED_POSITIVES = ("auroc", "auprc", "f1", "mcc", "sensitivity", "ppv")
 NEED_NEGATIVES = ("auroc", "auprc", "mcc", "specificity", "npv")
 """Metrics that are not reported where no read was positive, or none negative: they would rest on the prior alone."""
-WIDENING, WIDENING_OF_RANKS = 1.25, 1.1
+WIDENING, WIDENING_OF_RANKS = 1.2, 1.1
 """Allowance for what the imputation model cannot express: limits lie so much farther out than the draws' own. Less for
 metrics of the whole order (AUROC, AUPRC), on which single studies near the threshold have little weight. Chosen so that
 limits hold about as often as they say in simulated hospitals with other noise and other slopes than the model's, and
 checked on public labels that the same people could see; benchmarks/noise.py measures the coverage."""
+PRIOR_READS = 2
+"""Limits go out further by Student's t with the reads of the rarer kind and these as degrees of freedom: a shape that
+three positive reads seem to fit may be another."""
 CELLS = 8_000_000
 """Drawn labels held at once; more draws or studies are made in parts."""
 
@@ -458,11 +461,11 @@ def difference(
     sets = {"all": noisy.findings, **NAMED_SETS}
     return {
         "findings": {
-            finding: {metric: _gap_json(gaps[metric][:, f]) for metric in METRICS}
+            finding: {metric: _gap_json(gaps[metric][:, f], _rarer(noisy)[f]) for metric in METRICS}
             for f, finding in enumerate(noisy.findings)
         },
         "means": {
-            name: {metric: _gap_json(_mean_draws(noisy, gaps[metric], members)[0]) for metric in METRICS}
+            name: {metric: _mean_gap_json(noisy, gaps[metric], members) for metric in METRICS}
             for name, members in sets.items()
         },
     }
@@ -521,7 +524,7 @@ def _finding_json(estimates: Estimates, f: int) -> dict[str, Any]:
             entry[metric] = {"value": None, "low": None, "high": None, "why": "the scores are only ranks"}
             continue
         why = None if _supported(noisy, metric)[f] else _unsupported(int(read.sum()), positives, negatives)
-        entry[metric] = _limits_json(estimates.draws[metric][:, f], why, metric)
+        entry[metric] = _limits_json(estimates.draws[metric][:, f], why, metric, rarer=min(positives, negatives))
     weight = float(estimates.weight[f])
     entry |= {
         "reads": int(read.sum()),
@@ -565,29 +568,37 @@ def _by_readers(noisy: NoisySet, f: int) -> str:
 
 def _means_json(estimates: Estimates, members: Sequence[str]) -> dict[str, Any]:
     result: dict[str, Any] = {}
+    rarer = _rarer(estimates.noisy)
     for metric in ESTIMATED:
         if estimates.noisy.ranks_only and metric in NEED_PROBABILITIES:
             result[metric] = {"value": None, "low": None, "high": None, "why": "the scores are only ranks", "over": 0}
             continue
-        draws, over = _mean_draws(estimates.noisy, estimates.draws[metric], members)
+        draws, kept = _mean_draws(estimates.noisy, estimates.draws[metric], members)
         result[metric] = {
-            **_limits_json(draws, None if over else "none of these findings is here", metric),
-            "over": over,
+            **_limits_json(draws, None if len(kept) else "no finding has a value", metric, rarer=rarer[kept].sum()),
+            "over": len(kept),
         }
     return result
 
 
-def _mean_draws(noisy: NoisySet, draws: FloatArray, members: Sequence[str]) -> tuple[FloatArray, int]:
-    """Draws [m] of the mean over these findings, as far as they are here and exist; and how many they are."""
+def _mean_draws(noisy: NoisySet, draws: FloatArray, members: Sequence[str]) -> tuple[FloatArray, list[int]]:
+    """Draws [m] of the mean over these findings, as far as they are here and exist; and which they are."""
     kept = [f for f, name in enumerate(noisy.findings) if name in members and np.isfinite(draws[:, f]).any()]
     if not kept:
-        return np.full(len(draws), np.nan), 0
+        return np.full(len(draws), np.nan), []
     filled = np.where(np.isfinite(draws[:, kept]), draws[:, kept], np.nanmedian(draws[:, kept], axis=0))
-    return np.asarray(filled.mean(axis=1)), len(kept)
+    return np.asarray(filled.mean(axis=1)), kept
 
 
-def _limits_json(draws: FloatArray, why: str | None = None, metric: str = "f1") -> dict[str, Any]:
-    """Mean and 95% limits of draws; null where the metric does not exist.
+def _rarer(noisy: NoisySet) -> NDArray[np.int64]:
+    """[f], the reads of the rarer kind."""
+    return np.asarray(np.minimum((noisy.truth == PRESENT).sum(axis=0), (noisy.truth == ABSENT).sum(axis=0)))
+
+
+def _limits_json(
+    draws: FloatArray, why: str | None = None, metric: str = "f1", *, rarer: float = np.inf
+) -> dict[str, Any]:
+    """Mean and 95% limits of draws; null where the metric does not exist. rarer: reads of the rarer kind behind it.
 
     The mean, since a median of so few and so coarse steps (an F1 of ten positives) often stays where it is when models
     differ.
@@ -595,17 +606,18 @@ def _limits_json(draws: FloatArray, why: str | None = None, metric: str = "f1") 
     known = draws[np.isfinite(draws)]
     if len(known) < 0.5 * len(draws):
         return {"value": None, "low": None, "high": None, "why": why or "it does not exist: one class, or no decision"}
-    low, high = _widened(np.quantile(known, [0.025, 0.5, 0.975]), metric)
+    low, high = _widened(np.quantile(known, [0.025, 0.5, 0.975]), metric, rarer)
     return {"value": float(np.clip(known.mean(), low, high)), "low": low, "high": high}
 
 
-def _widened(quantiles: FloatArray, metric: str) -> tuple[float, float]:
+def _widened(quantiles: FloatArray, metric: str, rarer: float) -> tuple[float, float]:
     """Limits from low, middle, high, moved out on the logit scale of the metric's bounds."""
-    from scipy.special import expit, logit
+    from scipy.special import expit, logit, ndtri, stdtrit
 
     bounds = _bounds(metric)
     span = bounds[1] - bounds[0]
     factor = WIDENING_OF_RANKS if metric in ("auroc", "auprc") else WIDENING
+    factor *= float(stdtrit(rarer + PRIOR_READS, 0.975) / ndtri(0.975))
     low, _, high = (float(value) for value in quantiles)
     if low == high:
         return low, high
@@ -615,13 +627,18 @@ def _widened(quantiles: FloatArray, metric: str) -> tuple[float, float]:
     return float(min(out[0], low)), float(max(out[2], high))
 
 
-def _gap_json(draws: FloatArray) -> dict[str, Any]:
+def _gap_json(draws: FloatArray, rarer: float) -> dict[str, Any]:
     known = draws[np.isfinite(draws)]
     tail = min(float((known >= 0).mean()), float((known <= 0).mean())) if len(known) else 1.0
     return {
-        **_limits_json(draws, metric="mcc"),
+        **_limits_json(draws, metric="mcc", rarer=rarer),
         "p": min(1.0, 2 * tail + 1 / (len(known) + 1)) if len(known) else None,
     }
+
+
+def _mean_gap_json(noisy: NoisySet, gaps: FloatArray, members: Sequence[str]) -> dict[str, Any]:
+    draws, kept = _mean_draws(noisy, gaps, members)
+    return _gap_json(draws, _rarer(noisy)[kept].sum())
 
 
 def _bounds(metric: str) -> tuple[float, float]:

@@ -137,7 +137,7 @@ class TestReads:
         scores = pd.DataFrame({"A": [0.9, 0.1, 0.3, 0.6]}, index=list("wxyz"))
         reads = pd.DataFrame({"A": [0, 0]}, index=["w", "x"])
         suspects = find_suspects(labels, scores, reads=reads).set_index("id")
-        assert suspects.loc["w", ["probability", "rank", "suggested", "evidence"]].tolist() == [1, 1, 0, "read again"]
+        assert list(suspects.loc["w", ["probability", "rank", "suggested", "evidence"]]) == [1, 1, 0, "read again"]
         assert suspects.loc["x", "probability"] == 0
 
     def test_probabilities_are_calibrated_with_reads(self) -> None:
@@ -149,6 +149,25 @@ class TestReads:
         labels = pd.DataFrame(np.where(wrong, 1 - truth, truth), columns=names)
         suspects = find_suspects(labels, scores, reads=pd.DataFrame(truth, columns=names).head(200))
         assert suspects["probability"].mean() == pytest.approx(wrong.mean(), abs=0.03)
+
+    def test_reads_teach_that_a_study_with_other_findings_is_suspect(self) -> None:
+        """The model sees A only dimly; whoever has B to E has A as well, and the labels miss A half of the time."""
+        chance = np.random.default_rng(8)
+        sick = chance.random(800) < 0.3
+        truth = np.repeat(sick[:, None], 5, axis=1).astype(float)
+        logits = chance.normal(size=truth.shape) + np.array([0.3, 2.5, 2.5, 2.5, 2.5]) * truth
+        names = list("ABCDE")
+        labels = pd.DataFrame(truth.copy(), columns=names)
+        labels.loc[chance.random(800) < 0.5, "A"] = 0
+        scores = pd.DataFrame(1 / (1 + np.exp(-logits)), columns=names)
+        top = []
+        for columns in (names, ["A"]):
+            reads = pd.DataFrame(truth, columns=names)[columns].head(120)
+            found = find_suspects(labels[columns], scores[columns], reads=reads)
+            missing = found[(found["finding"] == "A") & (found["given"] == 0)]
+            unread = missing[missing["id"].astype(int) >= 120].head(60)
+            top.append(truth[unread["id"].astype(int), 0].mean())
+        assert top[0] > top[1] + 0.15
 
     def test_reads_of_unknown_ids_are_refused(self) -> None:
         labels = pd.DataFrame({"A": [1, 0]}, index=list("wx"))
