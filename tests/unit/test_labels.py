@@ -7,7 +7,7 @@ import pytest
 from radia.dicom.pseudonyms import Pseudonymizer
 from radia.errors import BadLabelValue, LabelError, UnknownFinding, UnmatchedIds
 from radia.findings import FINDINGS
-from radia.labels import link, link_tables, merge_reads, origin_column, read_label_table
+from radia.labels import link, link_tables, merge_reads, origin_column, read_label_table, report_cues, with_doubt
 
 NAMES = Pseudonymizer(bytes(range(32)))
 
@@ -165,3 +165,46 @@ class TestMergeReads:
     def test_of_no_reads_changes_nothing(self) -> None:
         given = labels({"S1": {"Edema": 1}, "S2": {}}, key="study")
         pd.testing.assert_frame_equal(merge_reads(given, None)[["study", *FINDINGS]], given)
+
+
+class TestCues:
+    def test_names_what_gave_each_label_and_no_word(self) -> None:
+        from radia.reports import label_with_evidence
+
+        texts = ["Pas d'épanchement pleural. Cardiomégalie.", "No pneumothorax. Possible edema.", ""]
+        labelled = label_with_evidence(pd.DataFrame({"id": ["a", "b", "c"], "text": texts}))
+        cues = report_cues(labelled.labels, labelled.evidence).set_index("id")
+        assert cues["language"].tolist() == ["fr", "en", "unknown"]
+        assert cues.loc["a", "Cardiomegaly cue"] == "plain statement"
+        assert cues.loc["a", "Pleural Effusion cue"] == "negation ahead"
+        assert cues.loc["a", "Edema cue"] == "not mentioned"
+        assert cues.loc["b", "Edema cue"] == "doubt near"
+
+    def test_come_with_the_labels_by_study(self, tmp_path: Path) -> None:
+        reports = tmp_path / "1.reports.csv"
+        reports.write_text("AccessionNumber,Report\nA1,Cardiomégalie.\nA9,No pneumothorax.\n")
+        linked = link_tables([reports], NAMES, manifest(("A1", "S1", "P1")))
+        assert linked.evidence is not None
+        assert linked.evidence["study"].tolist() == ["S1"]
+        assert linked.evidence["language"].tolist() == ["fr"]
+
+
+class TestDoubt:
+    TARGETS = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+    WEIGHTS = np.array([[1.0, 1.0], [0.0, 1.0]], np.float32)
+    PRESENT = np.array([[0.9, 0.3], [0.5, 0.2]])
+
+    def test_changes_nothing_unless_it_is_asked_for(self) -> None:
+        targets, weights = with_doubt(self.TARGETS, self.WEIGHTS, self.PRESENT)
+        np.testing.assert_array_equal(targets, self.TARGETS)
+        np.testing.assert_array_equal(weights, self.WEIGHTS)
+
+    def test_softens_targets_towards_what_is_probable(self) -> None:
+        targets, weights = with_doubt(self.TARGETS, self.WEIGHTS, self.PRESENT, soft=0.5)
+        np.testing.assert_allclose(targets, [[0.95, 0.15], [0.25, 0.6]], rtol=1e-6)
+        np.testing.assert_array_equal(weights, self.WEIGHTS)
+
+    def test_weighs_a_label_by_how_likely_it_is_right(self) -> None:
+        targets, weights = with_doubt(self.TARGETS, self.WEIGHTS, self.PRESENT, weigh=True)
+        np.testing.assert_array_equal(targets, self.TARGETS)
+        np.testing.assert_allclose(weights, [[0.9, 0.7], [0.0, 0.2]], rtol=1e-6)

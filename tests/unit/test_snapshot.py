@@ -18,7 +18,7 @@ import pytest
 from radia.errors import BadLabelValue, SnapshotError, UnknownFinding, UnmatchedIds
 from radia.findings import FINDINGS
 from radia.settings import SnapshotSettings
-from radia.snapshot import _repository, freeze, load, restore, split_of, version
+from radia.snapshot import _repository, freeze, load, outside_test, restore, split_of, version
 
 SETTINGS = SnapshotSettings()
 
@@ -523,3 +523,13 @@ def test_dvc_and_dagster_live_in_one_process() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_reads_of_test_patients_stay_out_of_snapshots() -> None:
+    settings = SnapshotSettings()
+    patients = [f"P{number:03d}" for number in range(60)]
+    manifest = pd.DataFrame({"study": [f"S{patient}" for patient in patients], "patient": patients})
+    reads = pd.DataFrame({"study": [*manifest["study"], "S of nobody"], "Edema": 1.0})
+    kept = set(outside_test(reads, manifest, settings)["study"])
+    assert kept == {f"S{patient}" for patient in patients if split_of(patient, settings) != "test"}
+    assert 0 < len(kept) < 60
