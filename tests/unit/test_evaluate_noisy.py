@@ -51,7 +51,7 @@ def _estimates(case: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def case() -> dict[str, Any]:
-    return _case()
+    return _case(seed=2)
 
 
 @pytest.fixture(scope="module")
