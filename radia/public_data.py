@@ -132,11 +132,22 @@ def read_gray_file(path: Path) -> NDArray[np.float32]:
 
 
 def _chexpert(folder: Path) -> pd.DataFrame:
-    """Irvin et al. 2019: train.csv and valid.csv; paths start with the collection's own folder name."""
-    parts = []
-    for file, side in (("train.csv", TRAIN), ("valid.csv", VALIDATION), ("test.csv", TEST)):
-        if file == "train.csv" or (folder / file).is_file():
-            parts.append(_table(folder, [file], ["Path", *FINDINGS]).assign(split=side))
+    """Irvin et al. 2019: any of its tables; paths start with the collection's own folder name.
+
+    The radiologists' labels of the validation and test parts are also given out as val_labels.csv and test_labels.csv.
+    """
+    files = (
+        (("train.csv",), TRAIN),
+        (("valid.csv", "val_labels.csv"), VALIDATION),
+        (("test.csv", "test_labels.csv"), TEST),
+    )
+    parts = [
+        _table(folder, names, ["Path", *FINDINGS]).assign(split=side)
+        for names, side in files
+        if any((folder / name).is_file() for name in names)
+    ]
+    if not parts:
+        raise LabelError(f"{folder} holds none of: {', '.join(name for names, _ in files for name in names)}")
     table = _concat(parts)
     view = (
         table["Frontal/Lateral"].eq("Frontal") if "Frontal/Lateral" in table else table["Path"].str.contains("frontal")

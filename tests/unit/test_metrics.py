@@ -247,6 +247,23 @@ class TestDifferences:
             assert delong["value"] == pytest.approx(gap["value"], abs=1e-12)
             assert delong["high"] - delong["low"] == pytest.approx(gap["high"] - gap["low"], rel=0.15)
 
+    def test_models_that_never_call_a_finding_still_differ_by_something_unknown(self) -> None:
+        """Nothing was called by either: the next image might be, so the limits are not 0 to 0."""
+        truth, probs = study(200, 5)
+        quiet = [metrics.assess(truth, 0.4 * p, findings=FIVE, replicates=100) for p in (probs, probs**2)]
+        entry = metrics.differences(*quiet)["findings"]["Edema"]
+        for metric in ("f1", "mcc", "sensitivity"):
+            assert entry[metric]["value"] == 0.0
+            assert entry[metric]["low"] < 0.0 < entry[metric]["high"]
+
+    def test_calibration_errors_differ_from_limit_to_limit(self) -> None:
+        truth, probs = study(200, 5)
+        base, other = (metrics.assess(truth, p, findings=FIVE, replicates=200) for p in (probs, probs**3))
+        own = [metrics.table_of(model)["findings"]["Edema"]["ece"] for model in (base, other)]
+        gap = metrics.differences(base, other)["findings"]["Edema"]["ece"]
+        assert gap["low"] == pytest.approx(own[1]["low"] - own[0]["high"])
+        assert gap["high"] == pytest.approx(own[1]["high"] - own[0]["low"])
+
     def test_holm_by_hand(self) -> None:
         assert metrics.holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
 
