@@ -288,8 +288,9 @@ def _deidentify_batch(run: Run, batch: str) -> Outcome:
             scale=run.settings.scale,
         )
         refused = outcomes[outcomes["outcome"] == "refused"]
-        files = [site.landing / batch / "files" / sha256 for sha256 in refused["source_sha256"]]
-        _quarantine(site.quarantine / batch / "deidentify", refused["source_sha256"], files, refused["reason"])
+        read = refused[refused["source_sha256"] != ""]  # what could not be opened has no digest and stays where it is
+        files = [site.landing / batch / "files" / sha256 for sha256 in read["source_sha256"]]
+        _quarantine(site.quarantine / batch / "deidentify", read["source_sha256"], files, read["reason"])
         return {batch: digests.of_file(target)}, {
             "batch": batch,
             "clean": int((outcomes["outcome"] == "clean").sum()),
