@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from radia.cli import main
 from radia.dicom.crosswalk import Crosswalk, Origin
 from radia.dicom.pseudonyms import Pseudonymizer
-from radia.errors import UnknownId
+from radia.errors import KeyFileError, UnknownId
 from radia.ledger import open_ledger
 from radia.workspace import Workspace
 from tests.spec.hard_files import Person, build, leaked
@@ -116,3 +116,43 @@ def test_who_is_forgotten_cannot_be_found_again(tmp_path: Path) -> None:
         walk.origins(NAMES.patient("11"))
     assert walk.origins(NAMES.patient("22")) == [origins[1]]
     assert walk.path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A site that took in and cleaned one file."""
+    from radia import steps
+
+    monkeypatch.delenv("RADIA_KEY", raising=False)
+    monkeypatch.setenv("RADIA_DATA", str(tmp_path / "data"))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "params.yaml").write_text("deidentify: {clean_pixels: false, workers: 1}\n")
+    (tmp_path / "inbox" / "HVD").mkdir(parents=True)
+    (tmp_path / "inbox" / "HVD" / "a.dcm").write_bytes(build(["plain"], "explicit", 0)[0])
+    run = steps.open_run()
+    steps.intake(run, tmp_path / "inbox")
+    steps.deidentify(run)
+    return tmp_path
+
+
+def test_a_site_keeps_its_crosswalk_in_the_landing_zone(site: Path) -> None:
+    key = str(site / "data" / "keys" / "pseudonyms.key")
+    pseudonym = Pseudonymizer(bytes.fromhex(Path(key).read_text().strip())).patient(PERSON.record)
+    asked = CliRunner().invoke(main, ["reidentify", pseudonym, "--key", key, "--json"])
+    assert asked.exit_code == 0, asked.stderr
+    assert json.loads(asked.stdout)["origins"][0]["patient_id"] == PERSON.record
+    assert (site / "data" / "landing" / "crosswalk").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_site_that_changed_its_key_is_refused_with_both_fingerprints(site: Path) -> None:
+    from radia import steps
+
+    key = site / "data" / "keys" / "pseudonyms.key"
+    before = Pseudonymizer(bytes.fromhex(key.read_text().strip())).fingerprint
+    key.write_text(bytes(32).hex())
+    (site / "inbox" / "HVD" / "b.dcm").write_bytes(build(["plain"], "explicit", 1)[0])
+    run = steps.open_run()
+    steps.intake(run, site / "inbox")
+    with pytest.raises(KeyFileError, match=rf"{before}.*{Pseudonymizer(bytes(32)).fingerprint}"):
+        steps.deidentify(run)
+    assert len(list((site / "data" / "clean").rglob("*.dcm"))) == 1
