@@ -128,14 +128,15 @@ def import_(sheet: Path, reader: str, role: str, model_visible: bool, params: Pa
 
 
 @reads.command("status")
+@click.option("--latent", is_flag=True, help="Readers' error rates by a latent reader model, and what it assumes.")
 @params_option
 @prints
-def status(params: Path | None) -> tuple[object, str]:
+def status(latent: bool, params: Path | None) -> tuple[object, str]:
     """What waits, what readers disagree on, what is settled, and how far they agree."""
     from radia import steps
 
     with opened(params) as site:
-        found = steps.reads_status(site)
+        found = steps.reads_status(site, latent=latent)
     lines = [
         f"{name}: {', '.join(f'{count} {state}' for state, count in states.items())}"
         for name, states in found["states"].items()
@@ -145,4 +146,13 @@ def status(params: Path | None) -> tuple[object, str]:
         if row["studies"]:
             kappa = "not known" if row["fleiss"] is None else f"{row['fleiss']:.2f}"
             lines.append(f"  {row['finding']}: {row['agreement']:.0%} of {row['studies']} studies agree, kappa {kappa}")
+    if "latent" in found:
+        lines += ["Latent reader model, an option beside majority and adjudicator. It takes for granted:"]
+        lines += [f"  {assumption}" for assumption in found["latent"]["assumes"]]
+        lines += [
+            f"  {row['finding']}, {row['reader']}: sensitivity {row['sensitivity']:.2f} "
+            f"({row['sensitivity_low']:.2f} to {row['sensitivity_high']:.2f}), specificity {row['specificity']:.2f} "
+            f"({row['specificity_low']:.2f} to {row['specificity_high']:.2f}), {row['studies']} studies"
+            for row in found["latent"]["readers"]
+        ]
     return found, "\n".join(lines)

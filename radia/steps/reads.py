@@ -125,9 +125,12 @@ def add_reads(
     return {**summary(log), "new": len(new)}
 
 
-def reads_status(run: Run) -> dict[str, Any]:
-    """How many queued studies are in each state, who read how much, what is open, and how far readers agree."""
-    from radia.agreement import agreement
+def reads_status(run: Run, *, latent: bool = False) -> dict[str, Any]:
+    """How many queued studies are in each state, who read how much, what is open, and how far readers agree.
+
+    latent: also each reader's error rates by the latent reader model, with what it assumes.
+    """
+    from radia.agreement import LATENT_ASSUMPTIONS, agreement, latent_truth
     from radia.read_log import READER, status, summary
 
     site = run.workspace
@@ -143,13 +146,19 @@ def reads_status(run: Run) -> dict[str, Any]:
         result["states"][str(name)][str(state)] = int(count)
     if log is None:
         return {**result, "readers": {}, "agreement": []}
-    agreed = agreement(log[log["role"] == READER])
+    independent = log[log["role"] == READER]
+    agreed = agreement(independent)
     people = log.groupby(["reader", "role"])["id"].nunique().reset_index()
     return {
         **result,
         **summary(log),
         "readers": {f"{name} ({role})": int(count) for name, role, count in people.itertuples(index=False)},
         "agreement": agreed.astype(object).where(agreed.notna(), None).to_dict("records"),
+        **(
+            {"latent": {"assumes": LATENT_ASSUMPTIONS, "readers": latent_truth(independent)[0].to_dict("records")}}
+            if latent
+            else {}
+        ),
     }
 
 
