@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -92,7 +93,7 @@ class TestLatentTruth:
         site, truth = Workspace(tmp_path), np.tile([1.0, 0.0, 0.0], 20)
         wrong = {name: np.arange(60) % every == 0 for name, every in {"anna": 20, "ben": 15, "cleo": 3}.items()}
         log = _log(**{name: list(np.where(flipped, 1 - truth, truth)) for name, flipped in wrong.items()})
-        asked = {"queue": "evaluation", "sampling_probability": 0.5}
+        asked: dict[str, Any] = {"queue": "evaluation", "sampling_probability": 0.5}
         site.read_log.parent.mkdir(parents=True)
         log.assign(role="reader", source="file", **asked).to_parquet(site.read_log)
         pd.DataFrame({"id": log["id"].unique(), "draw": 1, **asked}).to_parquet(site.read_queue)
