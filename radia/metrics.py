@@ -196,7 +196,8 @@ def delong(truth: ArrayLike, scores: ArrayLike, groups: ArrayLike | None = None)
     before they are squared (Obuchowski 1997). NaN where a class is missing.
     """
     positive = np.asarray(truth) > 0
-    columns = np.asarray(scores, np.float64).reshape(len(positive), -1)
+    columns = np.asarray(scores, np.float64)
+    columns = columns if columns.ndim == 2 else columns[:, None]
     values, influence = auroc_influence(positive, columns)
     if groups is None:
         # DeLong's own divisors: each class has its mean removed, and so loses one degree of freedom.

@@ -154,9 +154,10 @@ def _chexpert(folder: Path) -> pd.DataFrame:
     )
     table = table[view]
     inside = table["Path"].str.split("/", n=1).str[1]
+    full = not (folder / "val").is_dir()  # the folder's name where the two parts were given out alone
     return table.assign(
         id=inside,
-        path=[str(folder / name) for name in inside],
+        path=[str(folder / (name if full else name.replace("valid/", "val/", 1))) for name in inside],
         patient=table["Path"].str.extract(r"(patient\d+)", expand=False),
     )
 

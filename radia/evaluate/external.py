@@ -61,6 +61,8 @@ def open_external(name: str, settings: ExternalSettings) -> ExternalSet:
     public = _part(whole, rows)
     units = np.array([_study(image) for image in public.ids]) if public.name == "chexpert" else public.ids
     folder = Path(settings.images.partition(":")[2])
+    if public.name == "nih" and side == TEST and not (folder / "test_list.txt").is_file():
+        raise LabelError(f"{name}: {folder} lacks test_list.txt, without which the official split is not known")
     readers = _readers(Path(settings.readers), np.unique(units)) if settings.readers else {}
     beside = [Path(settings.regions)] if settings.regions else [folder / file for file in REGION_FILES]
     regions = [region for file in beside if settings.regions or file.is_file() for region in read_regions(file)]

@@ -256,6 +256,14 @@ class TestDifferences:
             assert entry[metric]["value"] == 0.0
             assert entry[metric]["low"] < 0.0 < entry[metric]["high"]
 
+    def test_a_finding_of_which_nothing_is_known_has_no_difference(self) -> None:
+        truth, probs = study(80, 5)
+        truth[:, 2] = np.nan
+        model = metrics.assess(truth, probs, findings=FIVE, replicates=100)
+        entry = metrics.differences(model, model)["findings"][FIVE[2]]
+        assert entry["auroc"]["value"] is None
+        assert entry["auroc"]["delong"]["value"] is None
+
     def test_calibration_errors_differ_from_limit_to_limit(self) -> None:
         truth, probs = study(200, 5)
         base, other = (metrics.assess(truth, p, findings=FIVE, replicates=200) for p in (probs, probs**3))
