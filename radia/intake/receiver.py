@@ -33,7 +33,18 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 from pynetdicom.transport import ThreadedAssociationServer
 
-from radia.dicom.container import SUPPORTED
+from radia.dicom.container import (
+    BIG_ENDIAN,
+    DEFLATED,
+    EXPLICIT,
+    IMPLICIT,
+    JPEG_2000_LOSSLESS,
+    JPEG_LOSSLESS,
+    JPEG_LOSSLESS_SV1,
+    JPEG_LS,
+    RLE,
+    SUPPORTED,
+)
 from radia.errors import IntakeError, StorageFull
 from radia.intake.landing import Receipt, Spool, make_landing, seal_abandoned, site_name
 from radia.settings import ReceiverSettings
@@ -49,6 +60,11 @@ _ACCEPTED = (
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
 )
 _ECHO = "1.2.840.10008.1.1"
+_LOSSLESS = (JPEG_LOSSLESS_SV1, JPEG_LOSSLESS, JPEG_LS, JPEG_2000_LOSSLESS, RLE)
+_PLAIN = (EXPLICIT, IMPLICIT, DEFLATED, BIG_ENDIAN)
+_SYNTAXES = (*_LOSSLESS, *_PLAIN, *sorted(SUPPORTED - {*_LOSSLESS, *_PLAIN}))
+"""Where a sender leaves the choice: as it keeps the object, else with the VRs of private attributes (implicit has
+none), and no loss of pixels that the sender would make for the transport alone."""
 _SUCCESS, _OUT_OF_RESOURCES, _CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 
 
@@ -173,7 +189,7 @@ class Receiver:
         entity.acse_timeout = self._settings.handshake_seconds
         entity.add_supported_context(_ECHO)
         for kind in _ACCEPTED:
-            entity.add_supported_context(kind, sorted(SUPPORTED))
+            entity.add_supported_context(kind, list(_SYNTAXES))
         return entity
 
     def _tls(self) -> ssl.SSLContext | None:

@@ -23,7 +23,15 @@ import yaml
 from click.testing import CliRunner
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    UID,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    generate_uid,
+)
 from pynetdicom import AE, StoragePresentationContexts
 
 from radia import steps
@@ -329,6 +337,22 @@ class TestReceiver:
             association.release()
             assert began.wait(60)
         assert len(receipts(landing)) == 1
+
+    @pytest.mark.parametrize(
+        ("offered", "chosen"),
+        [
+            ([ImplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGLosslessSV1], JPEGLosslessSV1),
+            ([JPEGBaseline8Bit, ImplicitVRLittleEndian, ExplicitVRLittleEndian], ExplicitVRLittleEndian),
+            ([JPEGBaseline8Bit], JPEGBaseline8Bit),
+        ],
+    )
+    def test_chooses_the_syntax_that_loses_least(self, landing: Path, offered: list[UID], chosen: UID) -> None:
+        with Receiver(landing, settings()) as receiver:
+            sender = AE(ae_title="MODALITY1")
+            sender.add_requested_context(DigitalXRayImageStorageForPresentation, offered)
+            association = sender.associate("127.0.0.1", receiver.port, ae_title="RADIA")
+            assert [context.transfer_syntax for context in association.accepted_contexts] == [[chosen]]
+            association.release()
 
     def test_turns_away_one_association_too_many(self, landing: Path) -> None:
         with Receiver(landing, settings(max_associations=1)) as receiver:
