@@ -61,18 +61,19 @@ class HospitalImages:
 
 
 def cleaning(
-    *, size: Size, budget: int, seeds: int = 3, progress: Progress | None = None, threads: int = 1
+    *, size: Size, budget: int, seeds: int = 3, progress: Progress | None = None, threads: int = 1, workers: int = 0
 ) -> dict[str, Any]:
     """Mean AUROC on true labels of every arm, and what each gains over the given labels, with limits over seeds.
 
-    budget: studies re-read by two simulated readers and, where they differ, an adjudicator. Keys: arms {name: {says,
+    budget: studies re-read by two simulated readers and, where they differ, an adjudicator. threads: of training;
+    workers: processes that draw, 0: one a core. Keys: arms {name: {says,
     auroc, gain (value, low, high), wrong (part of the training labels that is wrong)}}, size, budget, seeds.
     """
     tell = progress or (lambda _step, _done, _total: None)
-    base = _base(size, threads, tell)
+    base = _base(size, threads, workers, tell)
     found: dict[str, list[tuple[float, float]]] = {arm: [] for arm in ARMS}
     for seed in range(seeds):
-        for done, (arm, result) in enumerate(_arms(base, size, budget, seed, threads).items()):
+        for done, (arm, result) in enumerate(_arms(base, size, budget, seed, threads, workers).items()):
             found[arm].append(result)
             tell("cleaning", seed * len(ARMS) + done + 1, seeds * len(ARMS))
     values = {arm: np.array(results) for arm, results in found.items()}
@@ -106,11 +107,11 @@ def told(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def hospital_images(count: int, *, side: int, seed: int) -> HospitalImages:
+def hospital_images(count: int, *, side: int, seed: int, workers: int = 0) -> HospitalImages:
     """Studies of the embedded hospital's two sites with the labels that its reports would give, drawn small."""
     from radia.synthetic.phantom import in_parallel
 
-    drawn = list(in_parallel(_hospital_image, [(seed, index, side) for index in range(count)], workers=0))
+    drawn = list(in_parallel(_hospital_image, [(seed, index, side) for index in range(count)], workers=workers))
     images, given, truth = (np.stack(column) for column in zip(*drawn, strict=True))
     return HospitalImages(images, given, truth)
 
@@ -134,12 +135,14 @@ def _hospital_image(task: tuple[int, int, int]) -> tuple[NDArray[np.uint8], Floa
     return to_uint8(drawn.pixels), given.values, drawn.truth
 
 
-def _base(size: Size, threads: int, tell: Progress) -> Any:
+def _base(size: Size, threads: int, workers: int, tell: Progress) -> Any:
     """The stand-in for a published model: trained on the public set's phantoms."""
     from radia.base_weights import RANDOM, resolve
     from radia.synthetic.phantom import public_set
 
-    public = public_set(size.public, size.side, 0, progress=lambda done, total: tell("phantoms", done, total))
+    public = public_set(
+        size.public, size.side, 0, workers=workers, progress=lambda done, total: tell("phantoms", done, total)
+    )
     model = resolve(RANDOM, backbone="densenet-slim", side=size.side, seed=0).model
     rows = np.arange(size.public)
     weights = np.ones_like(public.labels)
@@ -179,13 +182,13 @@ def _trained(
     ).model
 
 
-def _arms(base: Any, size: Size, budget: int, seed: int, threads: int) -> dict[str, tuple[float, float]]:
+def _arms(base: Any, size: Size, budget: int, seed: int, threads: int, workers: int) -> dict[str, tuple[float, float]]:
     """Every arm on one hospital: mean AUROC on the test images' true labels, part of the training labels wrong."""
     from radia.predict import predict
     from radia.suspects import find_suspects, out_of_fold, study_order
 
-    learn = hospital_images(size.train + size.validation, side=size.side, seed=1000 + seed)
-    test = hospital_images(size.test, side=size.side, seed=2000 + seed)
+    learn = hospital_images(size.train + size.validation, side=size.side, seed=1000 + seed, workers=workers)
+    test = hospital_images(size.test, side=size.side, seed=2000 + seed, workers=workers)
     train = np.arange(len(learn.images)) < size.train
     ids = [str(number) for number in range(size.train)]
     given = pd.DataFrame(np.nan_to_num(learn.given[train], nan=0.0), index=ids, columns=list(FINDINGS))
