@@ -26,8 +26,10 @@ _SURE_WRAP = 40
 _LIKELY_WRAP = 60
 """The same where the next line begins with a capital, as few lines within a sentence do."""
 _GOES_ON = frozenset(
-    ("et", "ou", "ni", "de", "du", "des", "au", "aux", "avec", "sans", "dans", "sur")
-    + ("and", "or", "nor", "of", "with", "without", "in", "on", "at", "to")
+    (
+        *("et", "ou", "ni", "de", "du", "des", "au", "aux", "avec", "sans", "dans", "sur"),
+        *("and", "or", "nor", "of", "with", "without", "in", "on", "at", "to"),
+    )
 )
 """Words that go on with the sentence of the line above, however short that is."""
 
