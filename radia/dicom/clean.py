@@ -274,8 +274,8 @@ class Cleaner:
             return True
         if self.identifiers.named_in(value):
             return False
-        if in_vocabulary(value):
-            return True
+        if in_vocabulary(value) or (rule.action is Action.KEEP and not rule.check):
+            return True  # the table's K: what the option keeps stays as it is
         if rule.check in ("term", "words"):
             return False
         if rule.check == "code":
