@@ -156,3 +156,16 @@ def status(latent: bool, params: Path | None) -> tuple[object, str]:
             for row in found["latent"]["readers"]
         ]
     return found, "\n".join(lines)
+
+
+@reads.command("noise")
+@params_option
+@prints
+def noise(params: Path | None) -> tuple[object, str]:
+    """How noisy the test side's labels are, by what was read; writes noise.html beside the evaluation's report."""
+    from radia import steps
+
+    with opened(params) as site:
+        outcome = steps.noise(site)
+        page = site.workspace.evaluation / "noise.html"
+    return {**outcome.summary, "page": str(page)}, f"{outcome.summary['sentence']}\n{page}"
