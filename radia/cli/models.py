@@ -67,6 +67,7 @@ def suspects(
 @click.option("--decisions", type=EXISTING_FILE, help="CSV: id and decisions (0 or 1).")
 @click.option("--patients", type=EXISTING_FILE, help="CSV: id and patient, for intervals by patient.")
 @click.option("--readers", type=EXISTING_FOLDER, help="A folder of CSVs, one a human reader: id and decisions.")
+@click.option("--external", multiple=True, help="Of the candidate, NAME=chexpert:DIR or NAME=nih:DIR, any number.")
 @click.option("--scores", is_flag=True, help="With --noisy: the probabilities are only ranks.")
 @click.option("--compare", type=EXISTING_FILE, help="With --noisy, CSV: a second model's probabilities.")
 @click.option("--compare-thresholds", type=EXISTING_FILE, help="Its thresholds, if others than --thresholds.")
@@ -82,6 +83,7 @@ def evaluate(
     decisions: Path | None,
     patients: Path | None,
     readers: Path | None,
+    external: tuple[str, ...],
     scores: bool,
     compare: Path | None,
     compare_thresholds: Path | None,
@@ -93,7 +95,7 @@ def evaluate(
         from radia import steps
 
         with opened(params) as site:
-            return told(steps.evaluate(site))
+            return told(steps.evaluate(site, external=dict(_named(entry) for entry in external)))
     if probs is not None and truth is not None and noisy is None and not scores:
         from radia.evaluate import evaluate_files
 
@@ -120,3 +122,10 @@ def evaluate(
             seed=seed,
         )
     raise click.UsageError("give --probs with either --truth, or --noisy and what was read of it (--reads)")
+
+
+def _named(entry: str) -> tuple[str, str]:
+    name, equals, images = entry.partition("=")
+    if not (name and equals and images):
+        raise click.BadParameter("expected NAME=collection:DIR", param_hint="--external")
+    return name, images

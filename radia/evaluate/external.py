@@ -64,9 +64,13 @@ def open_external(name: str, settings: ExternalSettings) -> ExternalSet:
     if public.name == "nih" and side == TEST and not (folder / "test_list.txt").is_file():
         raise LabelError(f"{name}: {folder} lacks test_list.txt, without which the official split is not known")
     readers = _readers(Path(settings.readers), np.unique(units)) if settings.readers else {}
-    beside = [Path(settings.regions)] if settings.regions else [folder / file for file in REGION_FILES]
-    regions = [region for file in beside if settings.regions or file.is_file() for region in read_regions(file)]
-    return ExternalSet(name, public, units, readers, tuple(_of_images(regions, public.ids)))
+    return ExternalSet(name, public, units, readers, tuple(regions_of(public, folder, settings.regions)))
+
+
+def regions_of(public: PublicSet, folder: Path, given: str = "") -> list[Region]:
+    """The regions of a collection's images, from the file given or those found beside its tables. Raises LabelError."""
+    beside = [Path(given)] if given else [folder / file for file in REGION_FILES if (folder / file).is_file()]
+    return _of_images([region for file in beside for region in read_regions(file)], public.ids)
 
 
 def evaluate_external(

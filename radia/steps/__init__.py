@@ -20,6 +20,7 @@ from radia.steps.data import (
     snapshot,
     table_of,
 )
+from radia.steps.judging import explain
 from radia.steps.lineage import (
     act_on_approvals,
     bundle,
@@ -56,6 +57,7 @@ __all__ = [
     "deidentify",
     "erase",
     "evaluate",
+    "explain",
     "export_reads",
     "fetch",
     "fetch_day",

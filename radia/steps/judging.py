@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radia import digests
+from radia.settings import ExternalSettings
 from radia.steps.data import current_snapshot
 from radia.steps.run import Run
 from radia.workspace import written_whole
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from radia.evaluate.external import ExternalSet
     from radia.localisation import Region
-    from radia.public_data import PackedImages
+    from radia.public_data import PackedImages, PublicSet
 
 BASE, CANDIDATE = "base", "candidate"
 IN_USE, PREVIOUS = "model in use", "previous model"
@@ -45,7 +47,16 @@ def models_of(run: Run) -> dict[str, Path]:
     return models
 
 
-def external(run: Run, models: Mapping[str, Path]) -> dict[str, Any]:
+def with_external(run: Run, images: Mapping[str, str]) -> Run:
+    """The run with further sets from elsewhere, by name, as `collection:DIR`."""
+    if not images:
+        return run
+    more = {name: ExternalSettings(images=where) for name, where in images.items()}
+    judged = run.settings.evaluate.model_copy(update={"external": {**run.settings.evaluate.external, **more}})
+    return replace(run, settings=run.settings.model_copy(update={"evaluate": judged}))
+
+
+def elsewhere(run: Run, models: Mapping[str, Path]) -> dict[str, Any]:
     """The evaluation of every set that params.yaml names under evaluate.external, by its name.
 
     Each is the dict of `evaluate_candidate`, with `heat_maps` where people drew regions. Raises LabelError.
@@ -80,17 +91,61 @@ def heat_maps(run: Run, models: Mapping[str, Path]) -> dict[str, Any]:
 
     Empty where params.yaml names no file under evaluate.regions. Raises LabelError.
     """
+    if not _has_regions(run):
+        return {}
+    return {name: _explain_here(run, models[name], _regions_file(run)) for name in (BASE, CANDIDATE)}
+
+
+def explain(run: Run, model: str, *, images: str = "", regions: str = "") -> dict[str, Any]:
+    """Hit rate and overlap of a model's heat maps: on a public collection, or on the site's held-out images.
+
+    model: a checkpoint's folder or `mlflow:…`; images: `chexpert:DIR`, `nih:DIR` …; regions: a file of boxes or masks
+    (radia/localisation.py), else what lies beside the collection's tables, or what params.yaml names under
+    evaluate.regions. Raises LabelError without any region.
+    """
+    from radia import registry
+    from radia.errors import LabelError
+
+    folder = registry.checkpoint_folder(run.workspace, model) if model.startswith("mlflow:") else Path(model)
+    if not images:
+        file = Path(regions) if regions else _regions_file(run) if run.settings.evaluate.regions else None
+        if file is None:
+            raise LabelError("no file of boxes is given: use --regions, or evaluate.regions in params.yaml")
+        return _explain_here(run, folder, file)
+    from radia.evaluate.external import regions_of
+    from radia.public_data import read_public
+
+    public = read_public(images)
+    found = regions_of(public, Path(images.partition(":")[2]), regions)
+    if not found:
+        raise LabelError(f"{images}: no box or mask of any of its images is known: give --regions")
+    return _explain_elsewhere(run, folder, public, found)
+
+
+def _explain_here(run: Run, model: Path, file: Path) -> dict[str, Any]:
     from radia.images import ImageStore
     from radia.localisation import read_regions
 
-    if not _has_regions(run):
-        return {}
     frozen = current_snapshot(run)
     held_out = frozen.images[frozen.images["split"] == "test"]
-    regions, shapes = _by_image(run, read_regions(_regions_file(run)), held_out)
+    regions, shapes = _by_image(run, read_regions(file), held_out)
     patients = dict(zip(held_out["image"], held_out["patient"], strict=True))
-    read = ImageStore(run.workspace.images).read
-    return {name: _localised(run, models[name], regions, read, patients, shapes) for name in (BASE, CANDIDATE)}
+    return _localised(run, model, regions, ImageStore(run.workspace.images).read, patients, shapes)
+
+
+def _explain_elsewhere(run: Run, model: Path, public: PublicSet, regions: list[Region]) -> dict[str, Any]:
+    import numpy as np
+
+    from radia.images import letterbox
+    from radia.public_data import read_gray_file
+
+    path_of = dict(zip(public.ids.tolist(), public.paths, strict=True))
+    patients = dict(zip(public.ids.tolist(), public.patients.tolist(), strict=True))
+
+    def read(ids: Sequence[str]) -> NDArray[np.uint8]:
+        return np.stack([letterbox(read_gray_file(path_of[name]), run.settings.images.side) for name in ids])
+
+    return _localised(run, model, regions, read, patients, None)
 
 
 def open_critical_checks(run: Run) -> int:
@@ -132,8 +187,6 @@ def _by_image(
     run: Run, regions: Iterable[Region], held_out: pd.DataFrame
 ) -> tuple[list[Region], dict[str, tuple[int, int]]]:
     """Regions by accession number as regions of held-out images, and the shapes of their films."""
-    from dataclasses import replace
-
     from radia.dicom.pseudonyms import Pseudonymizer, load_key
     from radia.manifest import load
 

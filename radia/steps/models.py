@@ -15,7 +15,15 @@ from radia.errors import SnapshotError
 from radia.findings import FINDINGS, training_targets
 from radia.settings import LabelSettings
 from radia.steps.data import blind_reads, current_snapshot, label_inputs, read_inputs
-from radia.steps.judging import IN_USE, external, external_inputs, heat_maps, models_of, open_critical_checks
+from radia.steps.judging import (
+    IN_USE,
+    elsewhere,
+    external_inputs,
+    heat_maps,
+    models_of,
+    open_critical_checks,
+    with_external,
+)
 from radia.steps.monitoring import shift_since_training
 from radia.steps.reads import gold_inputs, gold_reads, test_studies
 from radia.steps.run import Outcome, Run, Work, once, recorded
@@ -155,12 +163,16 @@ def finetune(run: Run) -> Outcome:
     return once(run, "finetune", inputs=inputs, produces=[target / "model.safetensors"], work=work)
 
 
-def evaluate(run: Run) -> Outcome:
-    """Compares base and candidate on the snapshot's test side: metrics with intervals, figures, a page to read."""
+def evaluate(run: Run, *, external: Mapping[str, str] | None = None) -> Outcome:
+    """Compares base and candidate on the snapshot's test side: metrics with intervals, figures, a page to read.
+
+    external: sets from elsewhere by name, as `collection:DIR`, beside those of params.yaml.
+    """
     from radia import evaluate as domain
     from radia.gate import decide
     from radia.model import read_checkpoint
 
+    run = with_external(run, external or {})
     site, frozen = run.workspace, current_snapshot(run)
     target = site.evaluation / "metrics.json"
     models = models_of(run)
@@ -200,7 +212,7 @@ def evaluate(run: Run) -> Outcome:
         )
         result["gold_reads"] = 0 if gold is None else len(gold)
         result["open_critical_checks"] = open_critical_checks(run)
-        result["external"] = external(run, models)
+        result["external"] = elsewhere(run, models)
         further = {
             "others": result.pop("others"),
             "heat_maps": heat_maps(run, models),
