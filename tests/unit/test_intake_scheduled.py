@@ -100,6 +100,7 @@ class TestInboxSensor:
         put(data / "inbox" / "HND" / "a.dcm")
         put(data / "inbox" / "HVD" / "b.dcm", age=0)
         first, cursor = self.look(instance)
+        dg.validate_run_config(definitions.resolve_job_def("retrain"), first.run_config)
         done = dg.materialize(
             [landing], instance=instance, resources={"site": Site()}, run_config=first.run_config, raise_on_error=True
         )
