@@ -58,6 +58,10 @@ def erase(site: Workspace, ledger: Ledger, patient: str, *, actor: str, key: byt
     studies = {study for part in rows.values() for study in part["study"]}
     changed += _without(site.labels / "given.parquet", "study", studies)
     changed += _without(site.suspects / "suspects.parquet", "id", studies)
+    changed += _without(site.suspects / "present.parquet", "study", studies)
+    for derived in (site.labels / "evidence.parquet", site.suspects / "probabilities.parquet"):
+        list(_without(derived, "study", studies))  # no event records these: they are made anew with the others
+    shutil.rmtree(site.models / "base-features", ignore_errors=True)
     accessions = {name for part in rows.values() for name in part["accession"]}
     _remove_from_tables(site.landing / "tables", accessions, Pseudonymizer(key))
     Crosswalk(site.crosswalk, key).forget(patient)
