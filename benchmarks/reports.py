@@ -3,10 +3,11 @@
     python benchmarks/reports.py [--reports CSV] [--labels CSV] [--rivals PYTHON] [--rounds 3]
 
 Without a CSV the reports are the French ones of tests/spec, which are short; real ones (`id,text`) give the number
-that counts. With `--labels` (id and the findings as 1, 0, blank for not scored) F1 of "present" is printed too. CPU time,
-best round, so that a busy machine hardly changes it; every report is labelled from scratch. `--rivals` is the Python of
-an environment with spaCy, negspacy and medspacy (benchmarks/reports_rivals.py says how to make one); without it, and for
-what it lacks, the table says what is missing. The rivals look for 40 words of 13 findings, in English only: less work.
+that counts. With `--labels` (id and the findings as 1, 0, blank for not scored) F1 of "present" is printed too. CPU
+time, best round, so that a busy machine hardly changes it; every report is labelled from scratch. `--rivals` is the
+Python of an environment with spaCy, negspacy and medspacy (benchmarks/reports_rivals.py says how to make one);
+without it, and for what it lacks, the table says what is missing. The rivals look for 40 words of 13 findings, in
+English only: less work.
 """
 
 from __future__ import annotations

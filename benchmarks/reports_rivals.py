@@ -1,8 +1,8 @@
 """Negation pipelines on spaCy over the reports on standard input; started by benchmarks/reports.py, never alone.
 
 Runs in an environment of its own (`python -m venv rivals && rivals/bin/pip install spacy negspacy medspacy`) and
-imports nothing of RADIA. Input: a JSON list of texts and how many rounds to time. Output: for each pipeline the reports per
-second of CPU time (the best round), and for each report the findings that it calls present.
+imports nothing of RADIA. Input: a JSON list of texts and how many rounds to time. Output: for each pipeline the
+reports per second of CPU time (the best round), and for each report the findings that it calls present.
 
 Both look for CheXpert's commonest words per finding over a blank English pipeline with a sentence splitter: negspacy
 denies by NegEx (Chapman et al. 2001), medspacy by ConText (Harkema et al. 2009; denied, possible, of the past, of the

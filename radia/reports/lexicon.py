@@ -30,7 +30,24 @@ NOT_A_FINDING = "not a finding"
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _GAP = "~"
 _BARRIERS = frozenset(
-    ("et", "ou", "ni", "mais", "sans", "pas", "avec", "and", "or", "nor", "but", "no", "not", "without", "with")
+    (
+        *(
+            "et",
+            "ou",
+            "ni",
+            "mais",
+            "sans",
+            "pas",
+            "avec",
+            "hormis",
+            "sauf",
+            "excepte",
+            "outre",
+            "cependant",
+            "toutefois",
+        ),
+        *("and", "or", "nor", "but", "no", "not", "without", "with", "except", "however", "although"),
+    )
 )
 """Words that no gap within a phrase reaches over."""
 _ENDINGS = {"fr": ("s", "e", "es", "x"), "en": ("s", "es")}

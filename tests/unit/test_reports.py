@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -219,7 +220,7 @@ class TestAbstention:
         assert 1.0 not in label_report(text).values.values()
 
 
-CHANGES = {
+CHANGES: dict[str, Callable[[str], str]] = {
     "capitals": str.upper,
     "small letters": str.lower,
     "no accents": lambda text: "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c)),
@@ -381,7 +382,8 @@ class TestConventions:
 
 
 def conventions_page() -> str:
-    lines = ["# Labels from reports", "", *PREAMBLE, ""]
+    head = (SPEC / "report_labels_head.md").read_text(encoding="utf-8")
+    lines = ["# Labels from reports", "", head]
     for line in (SPEC / "report_conventions.txt").read_text(encoding="utf-8").splitlines():
         if line.startswith("> "):
             lines += ["", f"## {line[2:]}", "", "| report | labels |", "|---|---|"]
@@ -391,13 +393,6 @@ def conventions_page() -> str:
             lines.append(f"| {text.strip().replace(' / ', '<br>')} | {', '.join(names) or 'blank'} |")
     return "\n".join(lines) + "\n"
 
-
-PREAMBLE = (
-    "`radia labels from-reports IN.csv OUT.csv` reads French and English reports (`id,text`) and writes the 14",
-    "observations: 1 present, 0 stated absent, -1 uncertain, blank not mentioned. The words are in",
-    "`radia/reports/lexicon/`, one file per language and one section per observation; the head of `fr.yaml` says how",
-    "they are written. This page is written from tested examples; all labels that a report gets are shown.",
-)
 
 if __name__ == "__main__":
     (SPEC.parents[1] / "docs" / "report-labels.md").write_text(conventions_page(), encoding="utf-8")
