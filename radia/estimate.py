@@ -47,6 +47,8 @@ checked on public labels that the same people could see; benchmarks/noise.py mea
 PRIOR_READS = 2
 """Limits go out further by Student's t with the reads of the rarer kind and these as degrees of freedom: a shape that
 three positive reads seem to fit may be another."""
+FEW_READS = 5
+"""Fewer reads of one kind are named in the sentence beside the number."""
 CELLS = 8_000_000
 """Drawn labels held at once; more draws or studies are made in parts."""
 
@@ -550,7 +552,10 @@ def _sentence(estimates: Estimates, f: int, entry: Mapping[str, Any]) -> str:
     read = f"{entry['reads']} of {len(noisy.scores)} re-read{_by_readers(noisy, f)}"
     if auroc["value"] is None:
         return f"AUROC unknown: {read}, {auroc['why']}{told}"
-    return f"AUROC {auroc['value']:.2f} ({auroc['low']:.2f} to {auroc['high']:.2f}): {read}{told}"
+    rarer = int(_rarer(noisy)[f])
+    kind = "present" if entry["read_positives"] == rarer else "absent"
+    few = f", only {rarer} of them {kind}" if rarer < FEW_READS else ""
+    return f"AUROC {auroc['value']:.2f} ({auroc['low']:.2f} to {auroc['high']:.2f}): {read}{few}{told}"
 
 
 def _by_readers(noisy: NoisySet, f: int) -> str:

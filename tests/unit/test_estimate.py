@@ -231,6 +231,12 @@ class TestTable:
         values = [found["findings"][finding]["auroc"]["value"] for finding in NAMES]
         assert found["means"]["all"]["auroc"]["value"] == pytest.approx(np.mean(values), abs=0.01)
 
+    def test_few_positive_reads_are_told(self) -> None:
+        given, probs, true = _hospital(200)
+        reads = pd.concat([true[true["Edema"] == 1].head(3), true[true["Edema"] == 0].head(40)])
+        found = table(estimate(noisy_set(given, probs, reads), draws=80))
+        assert "43 of 200 re-read, only 3 of them present; the given" in found["findings"]["Edema"]["support"]
+
     def test_the_fewest_and_the_most_readers_are_told(self) -> None:
         given, probs, true = _hospital(200)
         found = table(estimate(noisy_set(given, probs, true.head(50).assign(readers=[1, 3] * 25)), draws=80))
