@@ -206,7 +206,7 @@ def _looks_explicit(raw: bytes, position: int) -> bool:
 def _inflate(deflated: bytes) -> bytes:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        plain = inflater.decompress(deflated, 1 << 31)
+        plain = inflater.decompress(deflated, 1 << 30)
     except zlib.error as error:
         raise Refusal(Reason.UNREADABLE, "deflated data set") from error
     if not inflater.eof:
@@ -276,7 +276,7 @@ class _Parser:
             if tag == PIXEL_DATA and vr != "SQ":
                 return self._encapsulated(tag, position)
             if vr == "UN" or (implicit and self.explicit):  # CP-246: implicit VR little endian inside
-                return self._inner(implicit_little=True).sequence(tag, position, None, depth)
+                return self._of_unknown_length(tag, position, depth)
             return self.sequence(tag, position, None, depth)
         stop = position + length
         if stop > end or stop > len(self.body):
@@ -294,6 +294,13 @@ class _Parser:
         if vr == "SQ":
             return self._inner(implicit_little=True).sequence_or_bytes(tag, position, stop, depth)
         return Element(tag, vr, self.body[position:stop])
+
+    def _of_unknown_length(self, tag: int, position: int, depth: int) -> tuple[Element, int]:
+        """UN of undefined length: implicit VR inside (CP-246), but some write it as the file around it."""
+        try:
+            return self._inner(implicit_little=True).sequence(tag, position, None, depth)
+        except (Refusal, struct.error, IndexError):
+            return self.sequence(tag, position, None, depth)
 
     def _inner(self, *, implicit_little: bool) -> _Parser:
         return _Parser(self.body, explicit=not implicit_little, little=True)

@@ -32,7 +32,7 @@ from radia.dicom.crosswalk import Crosswalk, Origin
 from radia.dicom.frames import CleanPixels, clean_pixels
 from radia.dicom.profile import Profile, table_sha256
 from radia.dicom.pseudonyms import Pseudonymizer, normal_form
-from radia.dicom.text import harvest
+from radia.dicom.text import Identifiers, harvest
 from radia.dicom.verify import verify
 from radia.errors import KeyFileError, RadiaError, Reason, Refusal, StorageFull
 from radia.settings import DeidentifySettings, ScaleSettings
@@ -111,7 +111,7 @@ class Engine:
         for element in pixels.changed:
             kept.elements[element.tag] = element
         if self.settings.clean_graphics:
-            _keep_overlays(dataset, kept)
+            _keep_overlays(dataset, kept, identifiers)
         sop_class, sop_instance = dataset.text(0x00080016), kept.text(0x00080018)
         pieces: list[container.Buffer] = [
             container.encode_header(sop_class, sop_instance, pixels.syntax),
@@ -195,10 +195,12 @@ def _other_kind(which: str) -> Refusal:
     return Refusal(Reason.NOT_AN_IMAGE_TO_CLEAN, which)
 
 
-_OVERLAY_PLANE = {0x0010: "US", 0x0011: "US", 0x0040: "CS", 0x0050: "SS", 0x0100: "US", 0x0102: "US"}
+_OVERLAY_PLANE = {
+    0x0010: ("US", 2), 0x0011: ("US", 2), 0x0040: ("CS", 2), 0x0050: ("SS", 4), 0x0100: ("US", 2), 0x0102: ("US", 2),
+}  # fmt: skip
 
 
-def _keep_overlays(source: Dataset, kept: Dataset) -> None:
+def _keep_overlays(source: Dataset, kept: Dataset, identifiers: Identifiers) -> None:
     """Clean Graphics: overlay planes of their own stay where no text is in them; others go, as all do without it."""
     for group in range(0x6000, 0x6020, 2):
         base = group << 16
@@ -211,11 +213,13 @@ def _keep_overlays(source: Dataset, kept: Dataset) -> None:
         plane = bits.reshape(rows, cols)
         if source.text(base | 0x0040) not in ("G", "R") or find_text(plane * np.uint8(255)):
             continue
-        for number, vr in _OVERLAY_PLANE.items():
-            found = source.elements.get(base | number)
-            if found is not None and found.vr == vr:
-                kept.elements[base | number] = Element(base | number, vr, found.value)
         packed = np.packbits(plane.ravel(), bitorder="little").tobytes()
+        if identifiers.stand_in(packed):
+            continue
+        for number, (vr, size) in _OVERLAY_PLANE.items():
+            found = source.elements.get(base | number)
+            if found is not None and found.vr == vr and len(found.value) == size:
+                kept.elements[base | number] = Element(base | number, vr, found.value)
         kept.elements[base | 0x3000] = Element(base | 0x3000, "OW", packed)
 
 

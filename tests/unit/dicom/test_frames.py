@@ -177,3 +177,43 @@ def test_nothing_of_the_header_stays_in_a_colour_file() -> None:
     raw = colour_file(np.zeros((64, 64, 3), "u1"))
     out = b"".join(map(bytes, HEADERS.deidentify_file(raw, "0" * 64).pieces))
     assert leaked(out, Person.invented(1).secrets) == []
+
+
+class TestOverlays:
+    """Planes of their own stay under Clean Graphics where nothing is written in them, by drawing or by bytes."""
+
+    @staticmethod
+    def with_overlay(plane: np.ndarray) -> bytes:
+        image = image_of([body()], container.EXPLICIT)
+        rows, cols = plane.shape
+        image.add_new(0x60000010, "US", rows)
+        image.add_new(0x60000011, "US", cols)
+        image.add_new(0x60000040, "CS", "G")
+        image.add_new(0x60000050, "SS", [1, 1])
+        image.add_new(0x60000100, "US", 1)
+        image.add_new(0x60000102, "US", 0)
+        image.add_new(0x60000022, "LO", Person.invented(1).last)
+        image.add_new(0x60003000, "OW", np.packbits(plane.ravel(), bitorder="little").tobytes())
+        return file_of(image, container.EXPLICIT)
+
+    @staticmethod
+    def kept(raw: bytes, *, graphics: bool = True) -> bool:
+        engine = Engine(bytes(32), DeidentifySettings(clean_pixels=False, clean_graphics=graphics))
+        after, _ = cleaned(raw, engine)
+        assert 0x60000022 not in after
+        return 0x60003000 in after
+
+    def test_of_a_shape_stay_under_the_option_alone(self) -> None:
+        plane = (np.hypot(*np.mgrid[-256:256, -256:256]) < 100).astype("u1")
+        assert self.kept(self.with_overlay(plane))
+        assert not self.kept(self.with_overlay(plane), graphics=False)
+
+    def test_of_writing_go(self) -> None:
+        drawn, _ = written("TREMBLAY Luc", height=40, base=np.zeros((512, 512), "u2"))
+        assert not self.kept(self.with_overlay((drawn > 2000).astype("u1")))
+
+    def test_of_bytes_that_spell_the_patient_go(self) -> None:
+        plane = np.zeros((512, 512), "u1")
+        spelt = np.unpackbits(np.frombuffer(Person.invented(1).last.encode(), "u1"), bitorder="little")
+        plane.ravel()[: len(spelt)] = spelt
+        assert not self.kept(self.with_overlay(plane))
