@@ -126,7 +126,7 @@ def subgroup_forest(evaluation: Evaluation, names: Mapping[str, str] = DEFAULT_N
         if "underdiagnosis" in group:
             _both(axes.flat[2], group["underdiagnosis"], y)
     right.axvline(0, color=INK, linewidth=0.8)
-    titles = ("mean AUROC", "gain in mean AUROC (right: better)", "sick, called healthy (left: better)")
+    titles = ("mean AUROC", "gain in mean AUROC", "sick called healthy")
     for axis, title in zip(axes.flat, titles, strict=False):
         axis.set_title(title, loc="left")
         axis.grid(axis="x")
@@ -354,7 +354,10 @@ def _line(axis: Axes, points: Sequence[Sequence[float]], colour: str) -> None:
 def _corner(axis: Axes, text: str, *, top: bool = False) -> None:
     """A word in the right corner where curves seldom go: below in an ROC plot, above in a precision-recall plot."""
     y, side = (0.96, "top") if top else (0.05, "bottom")
-    axis.text(0.97, y, text, transform=axis.transAxes, ha="right", va=side, fontsize=8, color=INK)
+    axis.text(0.97, y, text, transform=axis.transAxes, ha="right", va=side, fontsize=8, color=INK, bbox=_PALE)
+
+
+_PALE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
 
 
 def _pair(evaluation: Evaluation, finding: str, metric: str) -> str:
@@ -445,6 +448,9 @@ def _readers_of(evaluation: Evaluation, finding: str) -> list[Mapping[str, Any]]
 
 
 def _reader_values(evaluation: Evaluation, place: str, metric: str) -> list[float]:
+    """Each reader's F1 of a finding or of a mean over findings."""
     if metric != "f1":
         return []
-    return [e["f1"]["value"] for e in _readers_of(evaluation, place) if e["f1"]["value"] is not None]
+    readers = (evaluation.get("readers") or {}).get("each", {}).values()
+    parts = [entry["findings" if place in entry["findings"] else "means"].get(place) for entry in readers]
+    return [part["f1"]["value"] for part in parts if part and part["f1"]["value"] is not None]
