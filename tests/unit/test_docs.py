@@ -16,7 +16,7 @@ from radia.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-MENTIONED = sorted({tuple(words.split()) for words in re.findall(r"\bradia ((?:[a-z]+ ?)+)", README)})
+MENTIONED = sorted({tuple(words.split()) for words in re.findall(r"\bradia ((?:[a-z]+(?:-[a-z]+)* ?)+)", README)})
 
 
 @pytest.mark.parametrize("words", MENTIONED, ids=" ".join)

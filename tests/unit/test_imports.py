@@ -81,6 +81,7 @@ def test_the_domain_does_not_know_the_registry_the_ledger_or_the_commands() -> N
         "bundle",
         "exchange",
         "withdrawal",
+        "erasure",
         "steps",
         "summary",
         "demo",
