@@ -256,7 +256,8 @@ def true_labels(log: pd.DataFrame, *, readers_needed: int = 1) -> pd.DataFrame:
     decided = decide(log, readers_needed=readers_needed)
     known = decided[decided["value"].notna()]
     wide = known.pivot(index="id", columns="finding", values="value").rename_axis(columns=None)
-    asked = log[log["role"] == READER].drop_duplicates("id").set_index("id")[["queue", "sampling_probability", "source"]]
+    recorded = ["queue", "sampling_probability", "source"]
+    asked = log[log["role"] == READER].drop_duplicates("id").set_index("id")[recorded]
     return wide.assign(readers=known.groupby("id")["readers"].min()).join(asked).reset_index()
 
 

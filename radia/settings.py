@@ -195,7 +195,7 @@ class SuspectSettings(Section):
 class ReadSettings(Section):
     """Blind reads: who stands behind a true label, how many are asked for, what noise is worth a warning."""
 
-    readers: int = Field(2, ge=1, description="independent readers behind a true label; an adjudicator comes after them")
+    readers: int = Field(2, ge=1, description="independent readers behind a true label, before any adjudicator")
     budget: int = Field(0, ge=0, description="studies a run queues when none waits; 0: only `radia reads queue` does")
     evaluation_share: float = Field(0.5, gt=0, le=1, description="of the budget, for the test side")
     repeat_share: float = Field(0.1, ge=0, lt=1, description="of the budget, read again by the same reader")
