@@ -31,7 +31,7 @@ from radia.settings import QualitySettings, quiet_dependencies
 Severity = Literal["critical", "warning"]
 MEASURES = ("exposure", "contrast", "saturation")
 TABLES = ("manifest", "labels", "findings", "sites", "batches", "totals", "pictures")
-PICTURE_COLUMNS = (*DEFECTS, "structure", "noise", "upright", "same_picture")
+PICTURE_COLUMNS = (*DEFECTS, "structure", "noise", "strokes", "upright", "same_picture")
 RULES = Path(__file__).with_name("quality_rules.yaml")
 
 OPEN_COLUMNS = frozenset(

@@ -128,7 +128,9 @@ def check(run: Run) -> Outcome:
         previous = _previous_snapshot(site)
         given = pd.read_parquet(site.labels / "given.parquet")
         manifest = load(site.manifest)
-        pictures = survey(ImageStore(site.images).read, manifest, progress=run.ticker("check"))
+        pictures = survey(
+            ImageStore(site.images).read, manifest, kept=site.records / "pictures", progress=run.ticker("check")
+        )
         report = judge(
             manifest,
             given,
