@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -308,6 +309,7 @@ class _Account:
 
     def take(self, outcome: Outcome) -> None:
         """One more outcome. The clean file goes to its place."""
+        outcome.actions = sys.intern(outcome.actions)  # a device's files are alike: their account is held once
         if not outcome.source_sha256:  # never read
             self.doubles.append(outcome)
             return

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from functools import cache
 
 from radia.dicom.container import Buffer, Element
-from radia.dicom.profile import Action, Profile
+from radia.dicom.profile import Action, Profile, safe_private
 from radia.dicom.text import Identifiers
 from radia.errors import Reason, Refusal
 
@@ -124,7 +125,7 @@ class _Walk:
     def _judge(self, tag: int, length: int) -> None:
         if not length or tag in _STATED or self.profile.rule(tag).action is not Action.REMOVE:
             return
-        if tag & 0x10000 and self.private_allowed:
+        if tag & 0x10000 and self.private_allowed and (tag & 0xFF00 == 0 or (tag >> 16, tag & 0xFF) in _safe_places()):
             return
         if tag >> 24 == 0x60 and self.graphics_allowed:
             return
@@ -137,9 +138,15 @@ class _Walk:
             _, length = _item(self.header, position)
             tag, _, start, size = self._next(position + 8)
             if tag == 0x00080100:
-                found.append(self.header[start : start + size].decode("ascii").strip())
+                found.append(self.header[start : start + size].decode("latin-1").strip())
             position += 8 + length
         return found
+
+
+@cache
+def _safe_places() -> frozenset[tuple[int, int]]:
+    """Groups and last bytes of the private attributes that are known to be safe."""
+    return frozenset((group, number) for _, group, number in safe_private())
 
 
 def _odd() -> Refusal:
