@@ -1,15 +1,17 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from radia.card import markdown_table, model_card
+from radia.card import licences_of, markdown_table, model_card, training_of
 from radia.evaluate import evaluate_candidate, sentence
+from radia.findings import FINDINGS
 from radia.gate import decide
+from radia.model import Checkpoint
 from radia.settings import EvaluateSettings, GateSettings
 
 
@@ -80,6 +82,16 @@ def test_every_finding_has_its_row_with_an_interval(card: str, metrics: dict[str
 
 def test_what_is_too_rare_stands_among_the_limits(card: str) -> None:
     assert "- Fracture: not averaged" in card
+
+
+def test_licence_and_training_come_from_the_checkpoint(card: str) -> None:
+    described = Checkpoint(
+        FINDINGS, "densenet121", 320, licence="CC BY-NC 4.0", source="nih:chexnet", training={"epochs": 4}
+    )
+    assert licences_of(described) == ["the base model's weights (nih:chexnet): CC BY-NC 4.0"]
+    assert licences_of(replace(described, licence="")) == []
+    assert {"epochs": 4, "backbone": "densenet121", "input": "320 × 320"}.items() <= training_of(described).items()
+    assert "not recorded" not in card
 
 
 def test_empty_sections_are_left_out(card: str) -> None:

@@ -196,6 +196,13 @@ class TestCheckpointFolder:
             registry.checkpoint_folder(site, uri)
 
 
+def test_an_alias_that_stands_for_nothing_is_known_as_such(site: Workspace, checkpoint: Path) -> None:
+    assert not registry.has(site, "mlflow:cxr@champion")
+    registry.register_champion(site, checkpoint, "The base.")
+    assert registry.has(site, "mlflow:cxr@champion")
+    assert not registry.has(site, "mlflow:cxr@previous")
+
+
 class TestRecordDigest:
     @pytest.fixture
     def logged(self, site: Workspace, checkpoint: Path) -> registry.Candidate:
