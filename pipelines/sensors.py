@@ -24,7 +24,9 @@ def approval_sensor(context: dg.SensorEvaluationContext, site: Site) -> dg.SkipR
     """Acts on what people approved or rejected in MLflow: re-checks the gate and moves the alias `champion`."""
     acted = steps.act_on_approvals(site.peek())
     for one in acted:
-        context.log.info(f"{one.candidate}: {one.outcome}: {one.why}")
+        tell = context.log.error if one.override else context.log.info  # Dagster shows errors in red
+        against = f", against the gate: {one.override}" if one.override else ""
+        tell(f"{one.candidate}: {one.outcome}: {one.why}{against}")
     return dg.SkipReason("; ".join(f"{one.candidate} {one.outcome}" for one in acted) or "nobody decided anything new")
 
 

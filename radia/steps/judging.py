@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -146,6 +147,11 @@ def _explain_elsewhere(run: Run, model: Path, public: PublicSet, regions: list[R
         return np.stack([letterbox(read_gray_file(path_of[name]), run.settings.images.side) for name in ids])
 
     return _localised(run, model, regions, read, patients, None)
+
+
+def legal_name(name: str) -> str:
+    """The name of a set as the beginning of a file's name."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "set"
 
 
 def open_critical_checks(run: Run) -> int:

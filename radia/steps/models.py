@@ -20,6 +20,7 @@ from radia.steps.judging import (
     elsewhere,
     external_inputs,
     heat_maps,
+    legal_name,
     models_of,
     open_critical_checks,
     with_external,
@@ -239,6 +240,9 @@ def evaluate(run: Run, *, external: Mapping[str, str] | None = None) -> Outcome:
                 sections=domain.further_sections(shown, names),
                 names=names,
             )
+            for name, judged in result["external"].items():
+                for figure, png in domain.draw_figures(judged, names).items():
+                    (folder / "figures" / f"{legal_name(name)}-{figure}.png").write_bytes(png)
         return {"metrics": digests.of_file(target)}, domain.headline(result)
 
     inputs = {
