@@ -184,7 +184,7 @@ def _shared_predicate(found: Sequence[Found], index: int, values: Iterable[str])
 def _apply_ahead(items: Sequence[_Item], tokens: Sequence[Word], lexicon: Lexicon) -> None:
     value: float | None = None
     cue = ""
-    joined = False
+    joined = repeated = False
     for index, item in enumerate(items):
         if item.mention is not None:
             if value is not None and not _keeps(item, cue, value):
@@ -194,6 +194,8 @@ def _apply_ahead(items: Sequence[_Item], tokens: Sequence[Word], lexicon: Lexico
         if name in _AHEAD:
             denied = value == ABSENT and not joined
             if not (denied and name == "doubt ahead"):
+                # "pas de A, pas de B, C": who denies each by itself says C of what is there
+                repeated = joined and cue == name == "negation ahead"
                 value, cue = _AHEAD[name], name
                 joined = False
         elif name == "onset" and _follows_denial(items, index):
@@ -204,9 +206,10 @@ def _apply_ahead(items: Sequence[_Item], tokens: Sequence[Word], lexicon: Lexico
         elif name in {"comma", "and"} and value is not None:
             joined = True
             doubted = value != ABSENT and cue != "differential ahead"
-            if not _list_goes_on(items, index, tokens, lexicon, doubted=doubted) or (
-                cue == "removal ahead" and any(item.cue == NORMAL for item in _until_join(items[index + 1 :]))
-            ):
+            goes_on = _list_goes_on(items, index, tokens, lexicon, doubted=doubted)
+            each_by_itself = repeated and name == "comma" and not _links(items, index, tokens, lexicon)
+            stays = cue == "removal ahead" and any(item.cue == NORMAL for item in _until_join(items[index + 1 :]))
+            if each_by_itself or stays or not goes_on:
                 value = None
 
 
@@ -228,8 +231,7 @@ def _list_goes_on(
     items: Sequence[_Item], index: int, tokens: Sequence[Word], lexicon: Lexicon, *, doubted: bool
 ) -> bool:
     """Whether what follows a comma or an "and" is another item under the same cue."""
-    following = tokens[items[index].end].text if items[index].end < len(tokens) else ""
-    if following in lexicon.links:
+    if _links(items, index, tokens, lexicon):
         return True
     rest = items[index + 1 :]
     if rest and rest[0].cue in {"or", "versus"}:
@@ -243,6 +245,11 @@ def _list_goes_on(
     if items[index].cue == "comma" and doubted:
         return False
     return not marked
+
+
+def _links(items: Sequence[_Item], index: int, tokens: Sequence[Word], lexicon: Lexicon) -> bool:
+    """Whether a word follows that only goes on with a list ("de", "ni", "any")."""
+    return items[index].end < len(tokens) and tokens[items[index].end].text in lexicon.links
 
 
 def _until_join(items: Sequence[_Item]) -> list[_Item]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from radia.reports.lexicon import LANGUAGES, Lexicon, foreign_words, lexicon
+from radia.reports.lexicon import LANGUAGES, NORMAL, Lexicon, foreign_words, lexicon
 from radia.reports.text import Word, sentences, words
 
 READ = frozenset({"findings", "impression"})
@@ -122,6 +122,7 @@ def _sectioned(pieces: list[tuple[list[Word], str]]) -> list[tuple[list[Word], s
     cut = [part for piece in pieces for part in _cut_at_headings(*piece)]
     findings_headed = any(heading == "findings" for _, heading, _ in cut)
     last_read = max((i for i, (_, heading, _) in enumerate(cut) if heading in READ), default=-1)
+    last_line = _last_end_before_findings(cut) if last_read < 0 and any(heading for _, heading, _ in cut) else -1
     result: list[tuple[list[Word], str]] = []
     place = _Place()
     for number, (tokens, heading, end) in enumerate(cut):
@@ -130,12 +131,26 @@ def _sectioned(pieces: list[tuple[list[Word], str]]) -> list[tuple[list[Word], s
         if tokens:
             result.append((tokens, place.section))
             place.has_content = True
-        nothing_follows = number > last_read and end in {".", "\n"}
+        nothing_follows = number > last_read and (end == "\n" or (end == "." and number > last_line))
         unheaded_follow = end == "\n" and not findings_headed  # "Indication: ... / the findings / Conclusion: ..."
         closes = end == "\n\n" or nothing_follows or unheaded_follow or place.section == "identity"
         if place.has_content and closes and end and place.section not in READ:
             place = _Place()
     return result
+
+
+def _last_end_before_findings(cut: list[tuple[list[Word], str, str]]) -> int:
+    """The last piece that ends a line and has something of the chest on a line after it; -1 where none has."""
+    telling = max((i for i, (tokens, _, _) in enumerate(cut) if _tells(tokens)), default=-1)
+    return max((i for i, (_, _, end) in enumerate(cut[: max(telling, 0)]) if end.startswith("\n")), default=-1)
+
+
+def _tells(tokens: list[Word]) -> bool:
+    return any(
+        found.meaning.kind in {"finding", "subject"} or found.meaning.name == NORMAL
+        for language in LANGUAGES
+        for found in lexicon(language).phrases(lexicon(language).kept(tokens))
+    )
 
 
 def _cut_at_headings(tokens: list[Word], end: str) -> Iterator[tuple[list[Word], str, str]]:
