@@ -53,7 +53,9 @@ class Look:
     @property
     def could_be_chest(self) -> bool:
         """False only where nothing speaks for a chest radiograph."""
-        return self.thorax >= DOUBTFUL and self.levels >= 8 and self.smoothness >= 0.5 and self.symmetry >= 0.3
+        exposed = self.levels >= 8 and self.smoothness >= 0.5
+        # One lung may be white and a corner blanked: a clear thorax need not be symmetric.
+        return exposed and self.thorax >= DOUBTFUL and (self.symmetry >= 0.3 or self.thorax >= CLEAR)
 
     @property
     def is_clearly_chest(self) -> bool:

@@ -62,6 +62,15 @@ class TestPixels:
         pale = thorax() * 0.12 + 200 * (1 - 3 * (x - 0.5) ** 2) * (0.6 + 0.4 * y)
         assert look(pale.astype(np.uint8)).could_be_chest
 
+    def test_of_a_chest_are_known_with_a_lung_half_white_and_a_corner_blanked(self) -> None:
+        uneven = thorax().astype(float)
+        y, x = (np.mgrid[:256, :256] + 0.5) / 256
+        patchy = 140 * (np.sin(40 * x) * np.sin(40 * y) > 0.1) * (((x - 0.3) / 0.13) ** 2 + ((y - 0.5) / 0.25) ** 2 < 1)
+        uneven = np.clip(uneven + patchy, 0, 255)
+        uneven[185:, 130:] = 0
+        assert look(uneven.astype(np.uint8)).symmetry < 0.3
+        assert objection(**CHEST_HEADER, pixels=uneven.astype(np.uint8)) == ""
+
     def test_of_a_chest_are_known_within_a_wide_white_frame(self) -> None:
         framed = np.full((600, 600), 255, dtype=np.uint8)
         framed[200:456, 150:406] = thorax()
