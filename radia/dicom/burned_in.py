@@ -1,10 +1,11 @@
 """Text burned into pixels: where it is, whether it can be read, and taking it out.
 
 Four steps. Strokes: what is thinner than a pen stands out from its surroundings in a top-hat of the stored values, in
-full depth, so that text which a window hides counts and a filled box around text does not matter. Places: only where
-strokes are dense can a line of text be; the rest is not looked at again. Lines: RapidOCR's detection network, from its
-wheel, on a mosaic of these places. Reading: its recognition network says whether two characters or more are legible;
-anatomy is not, and of side markers and the words of positioning nobody can be known. What does not belong here: files.
+full depth and at several scales, so that text which a window hides counts and a filled box around text does not
+matter. Places: only where strokes are dense, begin again and again along a line, and stand out or are all of one
+height can a line be; the rest is not looked at again. Lines: RapidOCR's detection network, from its wheel, on a mosaic
+of these places. Reading: its recognition network says whether two characters or more are legible; anatomy is not, and
+of side markers and the words of positioning nobody can be known. What does not belong here: files.
 """
 
 from __future__ import annotations
@@ -26,22 +27,24 @@ from radia.errors import Reason, Refusal
 
 _PEN = 7  # pixels: strokes are thinner, at one scale or another
 _SCALES = (1, 2, 4, 8)
-_SMALLEST = 96  # pixels: a side below which an image is not halved again
+_SMALLEST = 180  # pixels: a side below which an image is not halved again
 _NOISE, _TEXTURE = 3.0, 2.3  # times the usual stroke of noise, and of the surroundings: more is a stroke
 _ENOUGH, _CLEAR = 0.035, 8.0  # of the range of the image, or times the noise: always more than enough
-_CELL, _CELLS = 16, 11  # pixels; cells in a row whose median is the usual stroke around
+_CELL, _CELLS = 16, (5, 11)  # pixels; cells in a row: the lower of their medians is the usual stroke around
 _GRID = 4  # pixels: the step in which places are looked for
 _WINDOW = (9, 3)  # steps: the shortest piece of a line that is looked for
-_DENSE, _CROSSED = 0.24, 0.085  # of a piece of a line: strokes; pixels at which one begins
-_STANDS_OUT, _EVEN = 2.0, 0.16  # strokes: times the threshold; or, at any height, their spread over their mean
-_FEW = 4  # steps: fewer together are chance
-_AROUND = 8
+_DENSE, _CROSSED = 0.25, 0.083  # of a piece of a line: strokes; pixels at which one begins
+_STANDS_OUT, _EVEN = 2.3, 0.14  # strokes: times the threshold; or, at any height, their spread over their mean
+_FEW = 5  # steps: fewer together are chance
+_AROUND = 12  # pixels: the detection network takes a piece without its surroundings for text
+_STRONGEST = 4.0  # times the threshold: higher strokes look alike
 _MOSAIC = 1024
 _HEAT, _SCORE, _PEAK = 0.25, 0.4, 0.7
 _GROW = 1.7
-_GOES_ON = 0.12  # of the piece after the end of a line is strokes
+_GOES_ON = 0.035  # of the piece after the end of a line is its ink
 _LEGIBLE = 1.9  # sum of the confidences of the characters read: two certain ones, or more doubtful ones
 _SURE, _SURE_STANDING = 0.6, 0.7  # their mean (a spine looks like figures)
+_ALONE = 0.9  # the confidence of a single letter that is a marker
 _HOPELESS = 0.4  # so little after two readings: a third will not do
 _WORDS = re.compile(r"[A-Z0-9]+")
 
@@ -88,14 +91,10 @@ class Box:
 
 
 def find_text(stored: NDArray[Any]) -> list[Box]:
-    """Boxes of legible burned-in text in stored values [rows, cols] or [rows, cols, colours].
+    """Boxes of legible burned-in text in gray stored values [rows, cols]; side and positioning markers are left out.
 
-    Side and positioning markers are left out. Of colours each is searched. Raises Refusal (TEXT_DETECTOR_MISSING)
-    where RapidOCR or its models are not installed.
+    Raises Refusal (TEXT_DETECTOR_MISSING) where RapidOCR or its models are not installed.
     """
-    if stored.ndim == 3:
-        planes = (np.ascontiguousarray(stored[..., colour]) for colour in range(min(stored.shape[2], 3)))
-        return _without_doubles([box for plane in planes for box in find_text(plane)])
     import cv2
 
     cv2.setNumThreads(1)
@@ -184,9 +183,10 @@ def _inks(gray: NDArray[Any], extent: float) -> tuple[_Ink, _Ink]:
 def _ink(height: NDArray[Any], floor: NDArray[np.float32]) -> _Ink:
     import cv2
 
-    usual = _median(_by_cells(height))
-    cells = np.maximum(floor, _TEXTURE * usual).astype(np.float32)
-    threshold = np.asarray(cv2.resize(cells, height.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+    cells = _by_cells(height)
+    usual = np.minimum(*(_median(cells, across) for across in _CELLS))
+    least = np.maximum(floor, _TEXTURE * usual).astype(np.float32)
+    threshold = np.asarray(cv2.resize(least, height.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
     if height.dtype.kind == "u":
         limit = np.minimum(np.ceil(threshold), np.iinfo(height.dtype).max).astype(height.dtype)
     else:
@@ -201,15 +201,15 @@ def _by_cells(values: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(cv2.resize(values.astype(np.float32), (cols, rows), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _median(cells: NDArray[np.float32]) -> NDArray[np.float32]:
+def _median(cells: NDArray[np.float32], across: int) -> NDArray[np.float32]:
     """The median of the cells around each, to the twelfth of an octave."""
     import cv2
 
     unit = max(float(cells.max()) / 2**20, 1e-6)
     octaves = np.clip(np.log2(cells / unit + 1) * 12, 0, 255).astype(np.uint8)
-    edge = _CELLS // 2
+    edge = across // 2
     framed = cv2.copyMakeBorder(octaves, edge, edge, edge, edge, cv2.BORDER_REFLECT)
-    middle = np.asarray(cv2.medianBlur(framed, _CELLS))[edge:-edge, edge:-edge]
+    middle = np.asarray(cv2.medianBlur(framed, across))[edge:-edge, edge:-edge]
     return ((np.exp2(middle.astype(np.float32) / 12) - 1) * unit).astype(np.float32)
 
 
@@ -218,64 +218,105 @@ def _median(cells: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class _Place:
-    """A rectangle of one level where a line may be written, lying or standing."""
+    """A rectangle of one level where lines may be written, lying or standing."""
 
     level: _Level
-    ink: int
     box: Box
     standing: bool
 
     def picture(self) -> NDArray[np.uint8]:
-        """Strokes as the networks see them: gray is none; the ink's own are light. Standing ones are laid down."""
+        """As the networks see it: half gray, for the surroundings, half strokes, for what gray hardly shows.
+
+        Standing lines are laid down.
+        """
         inside = np.s_[self.box.y0 : self.box.y1, self.box.x0 : self.box.x1]
-        own, other = self.level.inks[self.ink], self.level.inks[1 - self.ink]
-        height = own.height[inside].astype(np.float32)
-        strokes = height[own.strong[inside] > 0]
-        most = float(np.percentile(strokes, 90)) if strokes.size else float(height.max())
-        drawn = (height - other.height[inside]) / np.float32(max(most, 1e-6))
-        picture = np.clip(drawn * 127 + 128, 0, 255).astype(np.uint8)
-        return np.ascontiguousarray(np.rot90(picture)) if self.standing else picture
+        lighter, darker = self.level.inks
+        strokes = lighter.height[inside].astype(np.float32) - darker.height[inside]
+        strokes /= np.maximum(np.minimum(lighter.threshold[inside], darker.threshold[inside]), 1e-6) * _STRONGEST
+        shown = (self._gray() - np.float32(0.5)) / 2 + np.clip(strokes, -1, 1) / 4
+        return self._laid_down(shown + np.float32(0.5))
+
+    def plain(self) -> NDArray[np.uint8]:
+        """Its gray alone."""
+        return self._laid_down(self._gray())
+
+    def _gray(self) -> NDArray[np.float32]:
+        crop = self.level.gray[self.box.y0 : self.box.y1, self.box.x0 : self.box.x1].astype(np.float32)
+        low, high = (float(edge) for edge in np.percentile(crop, (1, 99)))
+        shown: NDArray[np.float32] = np.clip((crop - np.float32(low)) / np.float32(max(high - low, 1e-6)), 0, 1)
+        return shown
+
+    def _laid_down(self, shown: NDArray[np.float32]) -> NDArray[np.uint8]:
+        picture = np.clip(shown * 255, 0, 255).astype(np.uint8)
+        return np.ascontiguousarray(np.rot90(picture) if self.standing else picture)
+
+    def ink(self) -> _Ink:
+        """The ink that covers more of it."""
+        inside = np.s_[self.box.y0 : self.box.y1, self.box.x0 : self.box.x1]
+        sums = [float(ink.height[inside][ink.strong[inside] > 0].sum()) for ink in self.level.inks]
+        return self.level.inks[0 if sums[0] >= sums[1] else 1]
 
 
-def _places(level: _Level, ink: int) -> list[_Place]:
+def _places(level: _Level) -> list[_Place]:
     """Where strokes are dense, begin often along a line, and stand out or are all of one height."""
     import cv2
 
-    own = level.inks[ink]
-    rows, cols = own.strong.shape
-    if rows < _GRID or cols < _GRID:
-        return []
-    dense = _by_grid(own.strong) / np.float32(255)
-    found = []
+    rows, cols = level.gray.shape
+    grids = [_Grid.of(ink) for ink in level.inks]
+    found: list[_Place] = []
     for standing in (False, True):
         window = _WINDOW[::-1] if standing else _WINDOW
-        begins = own.strong.copy()
-        if standing:
-            begins[1:] &= ~own.strong[:-1]
-        else:
-            begins[:, 1:] &= ~own.strong[:, :-1]
-        crossed = _by_grid(begins) / np.float32(255)
-        likely = (cv2.blur(dense, window) >= _DENSE) & (cv2.blur(crossed, window) >= _CROSSED)
-        if likely.any():
-            likely &= _written(own, window)
-        found += [_Place(level, ink, box, standing) for box in _boxes(likely, window, rows, cols)]
+        likely = grids[0].likely(standing=standing) | grids[1].likely(standing=standing)
+        around = [2 * (_AROUND // _GRID) + side for side in window]
+        wide = np.asarray(cv2.dilate(likely.astype(np.uint8), np.ones(around[::-1], np.uint8)), np.uint8)
+        found += [_Place(level, box, standing) for box in _boxes(wide, rows, cols)]
     return found
 
 
-def _written(ink: _Ink, window: tuple[int, int]) -> NDArray[np.bool_]:
-    """Where the tops of strokes are high above the threshold, or as even as ink is."""
-    import cv2
+@dataclass(frozen=True)
+class _Grid:
+    """An ink in steps of a few pixels: means of what tells writing from anatomy."""
 
-    height = ink.height
-    tops = (cv2.compare(height, cv2.dilate(height, np.ones((3, 3), np.uint8)), cv2.CMP_GE) & ink.strong) > 0
-    top = np.where(tops, height, 0).astype(np.float32)
-    count, total, squares, limit = (
-        cv2.blur(_by_grid(values), window)
-        for values in (tops.astype(np.float32), top, top * top, np.where(tops, ink.threshold, np.float32(0)))
-    )
-    spread = squares * count - total * total * np.float32(1 + _EVEN**2)
-    written: NDArray[np.bool_] = (total >= _STANDS_OUT * limit) | ((spread <= 0) & (count > 0.01))
-    return written
+    dense: NDArray[np.float32]
+    begins: tuple[NDArray[np.float32], NDArray[np.float32]]  # strokes, from left to right and from above
+    tops: NDArray[np.float32]  # pixels at which a stroke is highest
+    height: NDArray[np.float32]  # of strokes there; 0 elsewhere
+    squares: NDArray[np.float32]
+    threshold: NDArray[np.float32]
+    rounding: float  # the variance that whole numbers bring with them
+
+    @classmethod
+    def of(cls, ink: _Ink) -> _Grid:
+        import cv2
+
+        lying, standing = ink.strong.copy(), ink.strong.copy()
+        lying[:, 1:] &= ~ink.strong[:, :-1]
+        standing[1:] &= ~ink.strong[:-1]
+        around = cv2.dilate(ink.height, np.ones((3, 3), np.uint8))
+        tops = cv2.bitwise_and(cv2.compare(ink.height, around, cv2.CMP_GE), ink.strong)
+        height = cv2.copyTo(ink.height, tops).astype(np.float32)
+        dense, *begins, count = (_by_grid(mask) / np.float32(255) for mask in (ink.strong, lying, standing, tops))
+        threshold = np.asarray(cv2.resize(ink.threshold, dense.shape[::-1], interpolation=cv2.INTER_NEAREST))
+        rounding = 0.25 if ink.height.dtype.kind == "u" else 0.0
+        squares = _by_grid(height * height)
+        return cls(dense, (begins[0], begins[1]), count, _by_grid(height), squares, threshold * count, rounding)
+
+    def likely(self, *, standing: bool) -> NDArray[np.bool_]:
+        """The middles of windows that hold a piece of a line."""
+        import cv2
+
+        window = _WINDOW[::-1] if standing else _WINDOW
+        dense, begins, count, total, squares, limit = (
+            np.asarray(cv2.blur(values, window))
+            for values in (self.dense, self.begins[standing], self.tops, self.height, self.squares, self.threshold)
+        )
+        even = squares * count <= total * total * np.float32(1 + _EVEN**2) + count * count * np.float32(self.rounding)
+        stands_out = total >= _STANDS_OUT * limit
+        likely = (dense >= _DENSE) & (begins >= _CROSSED) & (stands_out | even)
+        _, labels, sizes, _ = cv2.connectedComponentsWithStats(likely.astype(np.uint8), connectivity=8)
+        large = sizes[:, 4] >= _FEW
+        large[0] = False
+        return np.asarray(large[labels], np.bool_)
 
 
 def _by_grid(values: NDArray[Any]) -> NDArray[np.float32]:
@@ -285,27 +326,16 @@ def _by_grid(values: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(cv2.resize(values, (cols, rows), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _boxes(likely: NDArray[np.bool_], window: tuple[int, int], rows: int, cols: int) -> Iterator[Box]:
-    """Rectangles of pixels around the windows that are likely."""
+def _boxes(wide: NDArray[np.uint8], rows: int, cols: int) -> Iterator[Box]:
+    """Rectangles of pixels that cover the steps that are not 0."""
     import cv2
 
-    count, labels, sizes, _ = cv2.connectedComponentsWithStats(likely.astype(np.uint8), connectivity=8)
-    large = sizes[:, 4] >= _FEW
-    large[0] = False
-    if not large.any():
-        return
-    wide = cv2.dilate(large[labels].astype(np.uint8), np.ones(window[::-1], np.uint8))
-    count, labels, sizes, _ = cv2.connectedComponentsWithStats(np.asarray(wide, np.uint8), connectivity=8)
+    count, labels, sizes, _ = cv2.connectedComponentsWithStats(wide, connectivity=4)
     for index in range(1, count):
         x, y, across, down, _ = (int(number) for number in sizes[index])
         part = labels[y : y + down, x : x + across] == index
         for x0, y0, x1, y1 in _split(part, x, y):
-            yield Box(
-                max(x0 * _GRID - _AROUND, 0),
-                max(y0 * _GRID - _AROUND, 0),
-                min(x1 * _GRID + _AROUND, cols),
-                min(y1 * _GRID + _AROUND, rows),
-            )
+            yield Box(x0 * _GRID, y0 * _GRID, min(x1 * _GRID, cols), min(y1 * _GRID, rows))
 
 
 def _split(cells: NDArray[np.bool_], x: int, y: int) -> Iterator[tuple[int, int, int, int]]:
@@ -315,7 +345,7 @@ def _split(cells: NDArray[np.bool_], x: int, y: int) -> Iterator[tuple[int, int,
         return
     y0, y1, x0, x1 = used_rows[0], used_rows[-1] + 1, used_cols[0], used_cols[-1] + 1
     part = cells[y0:y1, x0:x1]
-    if part.mean() > 0.5 or part.size <= 400:
+    if part.mean() > 0.5 or part.size <= 600:
         yield x + int(x0), y + int(y0), x + int(x1), y + int(y1)
         return
     upright = part.shape[0] >= part.shape[1]
@@ -343,10 +373,11 @@ class _Line:
         """Its box in the pixels of the image."""
         return self.box.scaled(self.place.level.scale, rows, cols)
 
-    @property
-    def tall(self) -> int:
-        """The height of the line."""
-        return self.box.x1 - self.box.x0 if self.place.standing else self.box.y1 - self.box.y0
+    def core(self, rows: int, cols: int) -> Box:
+        """What remains in the middle of its box without a quarter of its height at each side."""
+        box = self.full(rows, cols)
+        edge = min(box.x1 - box.x0, box.y1 - box.y0) // 4
+        return Box(box.x0 + edge, box.y0 + edge, box.x1 - edge, box.y1 - edge)
 
 
 @dataclass
@@ -393,7 +424,7 @@ def _mosaics(pictures: list[tuple[_Place, NDArray[np.uint8]]]) -> list[_Mosaic]:
 
 def _lines(levels: list[_Level], detector: _Network) -> list[_Line]:
     """Lines of text, whatever they say."""
-    places = [place for level in levels for ink in (0, 1) for place in _places(level, ink)]
+    places = [place for level in levels for place in _places(level)]
     found: list[_Line] = []
     for mosaic in _mosaics([(place, place.picture()) for place in places]):
         heat = detector.run(mosaic.canvas())[0, 0]
@@ -425,30 +456,45 @@ def _hot(heat: NDArray[np.float32], place: _Place) -> Iterator[_Line]:
 
 
 def _whole(line: _Line) -> Box:
-    """Its box, longer while strokes go on at an end, and as close to the strokes at the sides as they are."""
-    strong = line.place.level.inks[line.place.ink].strong > 0
-    box = line.box
-    if line.place.standing:
-        turned = _stretched(strong.T, Box(box.y0, box.x0, box.y1, box.x1))
+    """Its box, longer while ink of the same strength goes on at an end: the network tends to stop too early."""
+    box, standing = line.box, line.place.standing
+    ink = _Place(line.place.level, box, standing).ink()
+    inside = np.s_[box.y0 : box.y1, box.x0 : box.x1]
+    strokes = ink.height[inside][ink.strong[inside] > 0]
+    if not strokes.size:
+        return box
+    strong = ink.strong > 0
+    inked = strong & (ink.height >= np.percentile(strokes, 75) / 2)
+    if standing:
+        turned = _stretched(strong.T, inked.T, Box(box.y0, box.x0, box.y1, box.x1))
         return Box(turned.y0, turned.x0, turned.y1, turned.x1)
-    return _stretched(strong, box)
+    return _stretched(strong, inked, box)
 
 
-def _stretched(strong: NDArray[np.bool_], box: Box) -> Box:
-    high = box.y1 - box.y0
-    x0, x1 = box.x0, box.x1
-    step = max(high, 6)
-    for _ in range(8):
-        left, right = strong[box.y0 : box.y1, max(x0 - step, 0) : x0], strong[box.y0 : box.y1, x1 : x1 + step]
-        before = x0, x1
-        if left.size and left.mean() > _GOES_ON:
-            x0 = max(x0 - step // 2, 0)
-        if right.size and right.mean() > _GOES_ON:
-            x1 = min(x1 + step // 2, strong.shape[1])
-        if before == (x0, x1):
+def _stretched(strong: NDArray[np.bool_], inked: NDArray[np.bool_], box: Box) -> Box:
+    """The box about its strokes, and on to where the ink of the line ends."""
+    across = strong[box.y0 : box.y1, box.x0 : box.x1].sum(axis=1)
+    used = np.flatnonzero(across >= max(0.15 * float(across.max()), 1))
+    y0, y1 = box.y0 + int(used[0]), box.y0 + int(used[-1]) + 1
+    margin = 1 + (y1 - y0) // 5
+    y0, y1 = max(y0 - margin, box.y0), min(y1 + margin, box.y1)
+    right, left = _goes_on(inked[:, box.x1 :], y0, y1), _goes_on(inked[:, : box.x0][:, ::-1], y0, y1)
+    rows, cols = strong.shape
+    return Box(max(box.x0 - left - 1, 0), max(y0 - 1, 0), min(box.x1 + right + 1, cols), min(y1 + 1, rows))
+
+
+def _goes_on(inked: NDArray[np.bool_], y0: int, y1: int) -> int:
+    """How far ink goes on to the right from column 0, within the line and not above and below it."""
+    high = y1 - y0
+    step, far = max(high, 4), 0
+    for _ in range(6):
+        piece = inked[y0:y1, far : far + step]
+        beside = inked[max(y0 - high // 2, 0) : y1 + high // 2, far : far + step]
+        within = float(piece.sum())
+        if within < _GOES_ON * high * step or float(beside.sum()) > 1.6 * within:
             break
-    margin = max(high // 8, 1)
-    return Box(x0, max(box.y0 - margin, 0), x1, min(box.y1 + margin, strong.shape[0]))
+        far += int(np.flatnonzero(piece.any(axis=0))[-1]) + 1
+    return far
 
 
 def _without_doubles(boxes: list[Box]) -> list[Box]:
@@ -467,29 +513,53 @@ def _without_doubles(boxes: list[Box]) -> list[Box]:
 
 
 def _named(lines: list[_Line], rows: int, cols: int) -> list[Box]:
-    """Boxes of the lines that say more than a side or a position. What lies in one of them is not read again."""
+    """Boxes of the lines that say more than a side or a position.
+
+    One line is found at several scales, and at some in pieces. The whole one of the finest scale is read first; what
+    lies in a line that was read is not read again.
+    """
     found: list[Box] = []
+    known: list[Box] = []
     vain: list[Box] = []
-    for line in sorted(lines, key=lambda line: (not 10 <= line.tall <= 48, -line.score)):
+    for line in _whole_ones_first(lines, rows, cols):
         box = line.full(rows, cols)
-        if any(box.shared(other) >= 0.8 * box.area for other in found):
+        core = line.core(rows, cols)
+        if any(core.shared(other) >= 0.8 * core.area for other in known):
             continue
         if any(box.shared(other) >= 0.75 * max(box.area, other.area) for other in vain):
             continue
-        if _names_somebody(line):
-            found.append(_whole(line).scaled(line.place.level.scale, rows, cols))
-        else:
+        words, legible = _read_surely(line)
+        if not legible:
             vain.append(box)
+        elif words <= markers():
+            known.append(box)
+        else:
+            found.append(_whole(line).scaled(line.place.level.scale, rows, cols))
+            known.append(found[-1])
     return found
 
 
-def _names_somebody(line: _Line) -> bool:
-    """Whether a line is legible and says more than a side or a position."""
+def _whole_ones_first(lines: list[_Line], rows: int, cols: int) -> list[_Line]:
+    """Lines in the order in which they are read."""
+    cores = [line.core(rows, cols) for line in lines]
+
+    def rank(at: int) -> tuple[bool, int, float]:
+        line, core = lines[at], cores[at]
+        rivals = [n for n, other in enumerate(cores) if 2 * core.shared(other) >= min(core.area, other.area)]
+        longest = max(max(cores[n].x1 - cores[n].x0, cores[n].y1 - cores[n].y0) for n in rivals)
+        whole = max(core.x1 - core.x0, core.y1 - core.y0) >= 0.85 * longest
+        return not whole, line.place.level.scale, -line.score
+
+    return [lines[at] for at in sorted(range(len(lines)), key=rank)]
+
+
+def _read_surely(line: _Line) -> tuple[frozenset[str], bool]:
+    """The words of a line, and whether they are legible; a letter of a side, alone, counts as a word."""
     words, confidence, letters = _read(line)
     sure = _SURE_STANDING if line.place.standing else _SURE
-    if letters < 2 or confidence < _LEGIBLE or confidence < sure * letters:
-        return False
-    return not words <= markers()
+    if letters == 1:
+        return words, words <= markers() and confidence > _ALONE
+    return words, letters > 1 and confidence >= _LEGIBLE and confidence >= sure * letters
 
 
 def _read(line: _Line) -> tuple[frozenset[str], float, int]:
@@ -509,14 +579,10 @@ def _read(line: _Line) -> tuple[frozenset[str], float, int]:
 
 
 def _pictures(line: _Line) -> Iterator[NDArray[np.uint8]]:
-    """The line as gray and as strokes, then upside down."""
-    place = _Place(line.place.level, line.place.ink, line.box, line.place.standing)
-    crop = place.level.gray[line.box.y0 : line.box.y1, line.box.x0 : line.box.x1].astype(np.float32)
-    low, high = np.percentile(crop, (1, 99))
-    gray = np.clip((crop - low) / max(float(high - low), 1e-6) * 255, 0, 255).astype(np.uint8)
-    gray = np.rot90(gray) if place.standing else gray
-    drawn = place.picture()
-    for picture in (gray, drawn, gray[::-1, ::-1], drawn[::-1, ::-1]):
+    """The line, as the networks see it and as gray alone, then upside down."""
+    place = _Place(line.place.level, line.box, line.place.standing)
+    drawn, gray = place.picture(), place.plain()
+    for picture in (drawn, gray, drawn[::-1, ::-1], gray[::-1, ::-1]):
         yield np.ascontiguousarray(picture)
 
 
