@@ -222,15 +222,20 @@ def scale(count: int = 60) -> None:
         for number in range(count):
             raw = build(["plain"], "explicit", number)[0]
             (source / f"{number}.dcm").write_bytes(_enlarged(raw, 512, body()))
-        spent = {}
+        spent: dict[int, float] = {}
+        cpu: dict[int, float] = {}
         for workers in (1, 2, 1, 2):
             settings = HEADERS_ONLY.model_copy(update={"clean_pixels": True, "workers": workers})
             target = Path(folder, "out")
             shutil.rmtree(target, ignore_errors=True)
-            start = time.perf_counter()
+            start, before = time.perf_counter(), sum(os.times()[:4])
             deidentify_tree(source, target, key=KEY, settings=settings)
             spent[workers] = min(spent.get(workers, float("inf")), time.perf_counter() - start)
-        print(f"scale    two processes: {spent[1] / spent[2]:.2f} x one ({spent[1]:.1f} s, {spent[2]:.1f} s)")
+            cpu[workers] = min(cpu.get(workers, float("inf")), sum(os.times()[:4]) - before)
+        print(
+            f"scale    two processes: {spent[1] / spent[2]:.2f} x one ({spent[1]:.1f} s, {spent[2]:.1f} s; CPU "
+            f"{cpu[1]:.1f} s, {cpu[2]:.1f} s; load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores)"
+        )
 
 
 if __name__ == "__main__":

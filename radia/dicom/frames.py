@@ -74,10 +74,14 @@ def clean_pixels(source: Part10, *, look: bool) -> CleanPixels:
         stored = [_stored(source, shape, frame, native=native) for frame in frames]
         boxes = [find_text(image) for image in stored]
         if any(boxes):
-            return _blanked(source, shape, stored, boxes)
+            return _encoded_anew(source, shape, stored, boxes)
     if native:
         return CleanPixels(container.EXPLICIT, _native(source, shape), [])
-    return CleanPixels(source.syntax, _compressed(source, shape, frames), [])
+    streams = _streams(source, shape, frames)
+    if streams is None:
+        stored = [_decoded(source, frame) for frame in frames]
+        return _encoded_anew(source, shape, stored, [[] for _ in stored])
+    return CleanPixels(source.syntax, Element(PIXEL_DATA, "OB", fragments=streams), [])
 
 
 def _shape(dataset: Dataset) -> _Shape:
@@ -185,22 +189,20 @@ def _sign_extended(held: NDArray[Any], bits: int, low: int) -> NDArray[Any]:
     return np.asarray((signed << spare >> (spare + low)) << low).view(held.dtype)
 
 
-def _compressed(source: Part10, shape: _Shape, frames: list[container.Buffer]) -> Element:
-    """Gray frames as they came, without what is not image. RLE, where bytes can hide, is packed anew, and so is a
-    stream deeper than the image, where it holds something in the unused bits.
+def _streams(source: Part10, shape: _Shape, frames: list[container.Buffer]) -> list[container.Buffer] | None:
+    """Gray frames as they came, without what is not image. None where they must be encoded anew: RLE, where bytes can
+    hide, and streams deeper than the image that hold something in the unused bits.
     """
+    if source.syntax == container.RLE:
+        return None
+    jpeg_2000 = source.syntax in container.JPEG_2000_FAMILY
     cleaned: list[container.Buffer] = []
     for frame in frames:
-        if source.syntax == container.RLE:
-            cleaned.append(_packed_anew(source, shape, _decoded(source, frame), container.RLE))
-            continue
-        jpeg_2000 = source.syntax in container.JPEG_2000_FAMILY
         stream = without_comments(bytes(frame), jpeg_2000=jpeg_2000)
         if precision(stream, jpeg_2000=jpeg_2000) > shape.bits and _holds_more(source, shape, stream):
-            _check_lossless(source)
-            stream = bytes(_packed_anew(source, shape, _decoded(source, stream), source.syntax))
+            return None
         cleaned.append(stream)
-    return Element(PIXEL_DATA, "OB", fragments=cleaned)
+    return cleaned
 
 
 def _holds_more(source: Part10, shape: _Shape, stream: bytes) -> bool:
@@ -215,30 +217,13 @@ def _holds_more(source: Part10, shape: _Shape, stream: bytes) -> bool:
     return bool((held.astype(np.int64) & ~np.int64(shape.used)).any())
 
 
-def _check_lossless(source: Part10) -> None:
-    """Only lossless syntaxes of one family can take a frame that was encoded anew."""
-    if source.syntax not in (
-        container.JPEG_LOSSLESS,
-        container.JPEG_LOSSLESS_SV1,
-        container.JPEG_LS,
-        container.JPEG_2000_LOSSLESS,
-    ):
-        raise Refusal(Reason.UNREADABLE_PIXELS, "more bits than the image has")
+# --- where something must change --------------------------------------------------------------------------------------
 
 
-def _packed_anew(source: Part10, shape: _Shape, stored: NDArray[Any], syntax: str) -> container.Buffer:
-    bits = shape.allocated if syntax == container.RLE else shape.bits
-    _, content = encode_lossless(stored, syntax, bits=bits, allocated=shape.allocated)
-    return content[0] if isinstance(content, list) else content
-
-
-# --- where text is blanked --------------------------------------------------------------------------------------------
-
-
-def _blanked(source: Part10, shape: _Shape, stored: list[NDArray[Any]], boxes: list[list[Box]]) -> CleanPixels:
-    """All frames, encoded anew in one lossless syntax of the same family."""
+def _encoded_anew(source: Part10, shape: _Shape, stored: list[NDArray[Any]], boxes: list[list[Box]]) -> CleanPixels:
+    """All frames with the boxes blanked, in one lossless syntax of the same family."""
     if shape.allocated not in (8, 16):
-        raise Refusal(Reason.UNREADABLE_PIXELS, "text in pixels of a depth that cannot be written")
+        raise Refusal(Reason.UNREADABLE_PIXELS, "pixels of a depth that cannot be written anew")
     bits = shape.bits
     lowest, highest = (-(1 << bits - 1), (1 << bits - 1) - 1) if shape.signed else (0, (1 << bits) - 1)
     dark_is_high = source.dataset.text(0x00280004) == "MONOCHROME1"
@@ -249,7 +234,7 @@ def _blanked(source: Part10, shape: _Shape, stored: list[NDArray[Any]], boxes: l
         pieces.append(content[0] if isinstance(content, list) else content)
     kept = _each_once(boxes)
     changed: tuple[Element, ...] = ()
-    if shape.low:  # what is written stands in the lowest bits
+    if shape.low and source.syntax in container.NATIVE:  # what is written stands in the lowest bits
         changed = (Element(0x00280102, "US", (bits - 1).to_bytes(2, "little")),)
     if syntax in container.NATIVE:
         vr = "OW" if shape.allocated > 8 else "OB"
