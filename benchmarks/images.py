@@ -4,6 +4,7 @@ reading     random batches of 64 images at 512² from shards, against the same i
 decoding    files to images (the header, LUTs, chest check, letterbox, measures, digest), against decoding pixels alone
 workers     a batch on 2 processes, against 1
 manifest    1,000,000 simulated rows: build, check and join with labels; and a batch more at 1,000 and at 1,000,000
+duplicates  a batch of 1,000 against 1,000,000 images by 64 bits, against a search tree
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from datetime import date
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -34,7 +36,9 @@ from radia import images, manifest
 from radia.dicom import container
 from radia.dicom.pixels import encode_lossless
 from radia.findings import FINDINGS
+from radia.image_quality import MOST_HASH_BITS, close_pairs
 from radia.images import ImageStore, add_batch, prepare
+from radia.settings import ScaleSettings
 
 SYNTAXES = {
     "explicit little endian": container.EXPLICIT,
@@ -42,6 +46,7 @@ SYNTAXES = {
     "JPEG lossless SV1": container.JPEG_LOSSLESS_SV1,
     "JPEG-LS": container.JPEG_LS,
     "JPEG 2000 lossless": container.JPEG_2000_LOSSLESS,
+    "JPEG baseline, 8 bits": container.JPEG_BASELINE,
 }
 
 
@@ -73,7 +78,14 @@ def write_dicom(path: Path, pixels: np.ndarray, syntax: str, number: int) -> Non
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.WindowCenter, dataset.WindowWidth = 2048, 4096
-    written, value = encode_lossless(pixels, syntax, bits=12, allocated=16)
+    if syntax == container.JPEG_BASELINE:
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+        dataset.WindowCenter, dataset.WindowWidth = 128, 256
+        buffer = BytesIO()
+        Image.fromarray((pixels // 16).astype(np.uint8)).save(buffer, "JPEG", quality=90)
+        written, value = syntax, [buffer.getvalue()]
+    else:
+        written, value = encode_lossless(pixels, syntax, bits=12, allocated=16)
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = written
     dataset.PixelData = encapsulate(value) if isinstance(value, list) else value
@@ -110,8 +122,7 @@ def reading(folder: Path, quick: bool) -> None:
 
     assert np.array_equal(store.read(draws[0]), through_pil(draws[0]))
     store.read(store.ids)
-    batch_of_64 = np.empty((64, side, side), np.uint8)
-    shard = seconds(lambda: [store.read(ids, out=batch_of_64) for ids in draws], 9) / 640
+    shard = seconds(lambda: [store.read(ids) for ids in draws], 9) / 640
     png = seconds(lambda: [through_pil(ids) for ids in draws[:2]], 3) / 128
     print(f"reading: shards {1 / shard:,.0f} img/s, PNG {1 / png:,.0f} img/s: {png / shard:.0f}x (one core, in memory)")
 
@@ -161,7 +172,12 @@ def workers(folder: Path, quick: bool) -> None:
     for number_of in (1, 2):
         start = time.perf_counter()
         index = add_batch(
-            clean, folder / f"images{number_of}", batch="A-1-1", side=384, shard_bytes=10**9, workers=number_of
+            clean,
+            folder / f"images{number_of}",
+            batch="A-1-1",
+            side=384,
+            shard_bytes=10**9,
+            scale=ScaleSettings(workers=number_of),
         )
         wall[number_of] = time.perf_counter() - start
         assert len(index) == count
@@ -219,39 +235,43 @@ def _names(letter: str, numbers: np.ndarray) -> list[str]:
 
 
 def manifest_of_a_million(folder: Path, quick: bool) -> None:
+    """CPU time of this process, Great Expectations' import included; peak of memory."""
     total, a_batch = (50_000 if quick else 1_000_000), 10_000
-    where = folder / "manifest"
-    start = time.perf_counter()
-    for at in range(0, total, a_batch):
-        manifest.write(
-            simulated(at, a_batch, f"A-20260101-{at // a_batch}"), where, batch=f"A-20260101-{at // a_batch}"
-        )
-    built = time.perf_counter() - start
+    where, spent = folder / "manifest", {}
+    clock = time.process_time
 
-    start = time.perf_counter()
+    batches = [
+        (f"A-20260101-{at // a_batch}", simulated(at, a_batch, f"A-20260101-{at // a_batch}"))
+        for at in range(0, total, a_batch)
+    ]
+    start = clock()
+    for name, rows in batches:
+        manifest.write(rows, where, batch=name)
+    spent["write"] = clock() - start
+    del batches
+
+    start = clock()
     rows = manifest.load(where)
-    loaded = time.perf_counter() - start
-    studies = rows["study"].unique()
-    given = pd.DataFrame({"study": studies}).assign(**dict.fromkeys(FINDINGS, 0.0))
+    spent["load"] = clock() - start
+    given = pd.DataFrame({"study": rows["study"].unique()}).assign(**dict.fromkeys(FINDINGS, 0.0))
     given.to_parquet(folder / "given.parquet")
-    start = time.perf_counter()
+    start = clock()
     joined = manifest.query(
         where,
         'SELECT count(*) AS n, avg("Edema") AS e FROM manifest JOIN labels USING (study)',
         tables={"labels": folder / "given.parquet"},
     )
     merged = rows.merge(given, on="study", how="left")
-    joining = time.perf_counter() - start
+    spent["join"] = clock() - start
     assert int(joined["n"][0]) == len(merged) == total
+    del merged
 
-    start = time.perf_counter()
+    start = clock()
     _check(rows, given)
-    checked = time.perf_counter() - start
+    spent["check"] = clock() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(
-        f"manifest: {total:,} rows: write {built:.1f} s, load {loaded:.1f} s, join {joining:.1f} s, "
-        f"check {checked:.1f} s: {built + loaded + joining + checked:.1f} s, peak {peak:.1f} GB"
-    )
+    steps = ", ".join(f"{name} {taken:.1f} s" for name, taken in spent.items())
+    print(f"manifest: {total:,} rows: {steps}: {sum(spent.values()):.1f} s of CPU, peak {peak:.1f} GB")
     _one_batch_more(folder, where)
 
 
@@ -276,7 +296,35 @@ def _one_batch_more(folder: Path, full: Path) -> None:
     )
 
 
-BENCHMARKS = {"reading": reading, "decoding": decoding, "workers": workers, "manifest": manifest_of_a_million}
+# --- near-duplicates ------------------------------------------------------------------------------------------------
+
+
+def duplicates(folder: Path, quick: bool) -> None:
+    """A batch of 1,000 against all others by 64 bits, exactly, against a search tree over the same bits."""
+    from sklearn.neighbors import BallTree
+
+    total, new = (100_000 if quick else 1_000_000), 1000
+    hashes = np.random.default_rng(0).integers(0, 2**63, total, dtype=np.uint64)
+    blocks = seconds(lambda: list(close_pairs(hashes, since=total - new)), 1)
+    few = min(total, 100_000)
+    bits = np.unpackbits(hashes[:few].view(np.uint8).reshape(few, 8), axis=1)
+    tree = BallTree(bits, metric="hamming")
+    asked = 20
+    walked = seconds(lambda: tree.query_radius(bits[-asked:], MOST_HASH_BITS / 64), 1) / asked / few
+    pairs = new * total
+    print(
+        f"duplicates: {new:,} new images against {total:,}: {blocks:.1f} s of CPU, {pairs / blocks / 1e6:,.0f} million "
+        f"pairs/s; a ball tree {1 / walked / 1e6:,.0f} million: {walked * pairs / blocks:.0f}x"
+    )
+
+
+BENCHMARKS = {
+    "reading": reading,
+    "decoding": decoding,
+    "workers": workers,
+    "manifest": manifest_of_a_million,
+    "duplicates": duplicates,
+}
 
 
 def main() -> None:

@@ -60,7 +60,7 @@ class Look:
     @property
     def is_clearly_chest(self) -> bool:
         """Whether the pixels alone are enough."""
-        return self.could_be_chest and self.thorax >= CLEAR
+        return self.could_be_chest and self.thorax >= CLEAR and self.symmetry >= 0.3
 
 
 def objection(*, modality: str | None, body_part: str | None, view: str | None, pixels: NDArray[np.uint8]) -> str:
