@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from radia import metrics
+from radia.cli import main
 from radia.errors import BadLabelValue, BiasedReads, LabelError, UnknownFinding, UnmatchedIds
 from radia.estimate import (
     Estimates,
@@ -214,6 +217,36 @@ class TestRefusals:
         studies = noisy_set(given, probs, true.head(30).assign(model_visible=[1] * 10 + [0] * 20))
         assert len(studies.rows) == 20
         assert table(estimate(studies, draws=50))["reads"]["seen_with_model_output_and_left_out"] == 10
+
+
+class TestCommand:
+    def test_scores_above_one_are_refused_unless_said_to_be_ranks(self, tmp_path: Path) -> None:
+        given, probs, true = _hospital(120)
+        for name, frame in (("N", given), ("P", 3 * probs), ("R", true.head(40))):
+            frame.to_csv(tmp_path / f"{name}.csv", index_label="Study")
+        files = ["--noisy", f"{tmp_path}/N.csv", "--probs", f"{tmp_path}/P.csv", "--reads", f"{tmp_path}/R.csv"]
+        refused, ranks = (CliRunner().invoke(main, ["evaluate", *files, *options]) for options in ([], ["--scores"]))
+        assert refused.exit_code == 1
+        assert "say `--scores` if only their order counts" in refused.output
+        assert json.loads(ranks.output)["findings"]["Edema"]["brier"]["why"] == "the scores are only ranks"
+
+    def test_without_reads_it_answers_in_words(self, tmp_path: Path) -> None:
+        given, probs, _ = _hospital(120)
+        for name, frame in (("N", given), ("P", probs)):
+            frame.to_csv(tmp_path / f"{name}.csv", index_label="Study")
+        told = CliRunner().invoke(
+            main, ["evaluate", "--noisy", f"{tmp_path}/N.csv", "--probs", f"{tmp_path}/P.csv", "--json"]
+        )
+        assert told.exit_code == 0
+        assert "What cannot: how often the model is right" in json.loads(told.output)["support"]
+
+    def test_reads_of_one_study_that_contradict_each_other_are_refused(self, tmp_path: Path) -> None:
+        given, probs, true = _hospital(120)
+        twice = pd.concat([true.head(40), 1 - true.head(2)])
+        for name, frame in (("N", given), ("P", probs), ("R", twice)):
+            frame.to_csv(tmp_path / f"{name}.csv", index_label="Study")
+        with pytest.raises(UnmatchedIds, match="2 ids stand there more than once"):
+            estimate_files(noisy=tmp_path / "N.csv", reads=tmp_path / "R.csv", probs=tmp_path / "P.csv")
 
 
 class TestTable:
