@@ -45,7 +45,7 @@ class TestChexpert:
         found = open_external("CheXpert", ExternalSettings(images=f"chexpert:{chexpert(tmp_path / 'c')}"))
         assert (len(found.public.ids), len(found.unit_names)) == (41, 40)
         base, candidate = np.full((41, 14), 0.2), np.full((41, 14), 0.1)
-        candidate[1, LAST] = 0.9  # the second image of the first study
+        candidate[0, LAST] = 0.9  # the first of the first study's two images
         result = evaluate_external(
             found, base, candidate, base_thresholds={}, candidate_thresholds={}, settings=SETTINGS, seed=0
         )

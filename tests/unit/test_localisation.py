@@ -100,7 +100,7 @@ class TestFiles:
 class TestAgreement:
     def test_the_highest_point_decides_the_hit_and_what_is_hot_the_overlap(self) -> None:
         heat, inside = np.zeros((8, 8), np.float32), np.zeros((8, 8), bool)
-        heat[:4, :4], heat[1, 1] = 0.9, 1.0
+        heat[:], heat[:4, :4], heat[1, 1] = 0.1, 0.9, 1.0
         inside[:4, :2] = True
         assert agreement(heat, inside) == (1.0, 0.5)
         heat[1, 1], heat[1, 3] = 0.9, 1.0

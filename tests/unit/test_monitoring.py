@@ -106,6 +106,12 @@ class TestShift:
         found = [shift(sample(250, 2 * k), sample(120, 2 * k + 1), SETTINGS, seed=k)["shifted"] for k in range(10)]
         assert sum(bool(names) for names in found) <= 1
 
+    def test_what_surely_moved_but_by_little_is_left_alone(self) -> None:
+        pair = sample(250, 2), sample(120, 3, moved=1.0)
+        lax = SETTINGS.model_copy(update={"min_psi": 50.0, "min_mmd": 1.9})
+        assert shift(*pair, SETTINGS)["shifted"]
+        assert shift(*pair, lax)["shifted"] == []
+
     def test_images_of_one_patient_count_once(self) -> None:
         """Thirty patients with eight images each differ by chance as thirty images would, not as 240."""
         p = [
