@@ -159,8 +159,9 @@ class TestAPresentationState:
         with pytest.raises(Refusal, match="clean_graphics"):
             cleaned(presentation())
 
-    def test_keeps_its_lines_and_loses_its_words(self) -> None:
-        after, _, out = cleaned(presentation(), clean_graphics=True)
+    @pytest.mark.parametrize("descriptors", [False, True])
+    def test_keeps_its_lines_and_loses_its_words(self, descriptors: bool) -> None:
+        after, _, out = cleaned(presentation(), clean_graphics=True, clean_descriptors=descriptors)
         assert leaked(out, PERSON.secrets) == []
         marks = after.GraphicAnnotationSequence[0]
         assert marks.GraphicObjectSequence[0].GraphicData == [1.0, 2.0, 30.0, 40.0]
