@@ -29,8 +29,7 @@ import pydicom
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from radia.dicom.burned_in import Box, find_text
 from radia.dicom.pixels import stored_pixels
@@ -38,6 +37,7 @@ from radia.errors import Refusal
 from radia.synthetic.phantom import sample_radiograph
 from radia.synthetic.population import populations
 
+ROOT = Path(__file__).resolve().parents[1]
 SIDES = (1024, 2000, 2500)
 HEIGHTS = (14, 16, 20, 26, 34, 48, 64)
 CONTRASTS = (25, 40, 80, 160)

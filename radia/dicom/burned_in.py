@@ -519,24 +519,24 @@ def _named(lines: list[_Line], rows: int, cols: int) -> list[Box]:
     lies in a line that was read is not read again.
     """
     found: list[Box] = []
-    known: list[Box] = []
-    vain: list[Box] = []
+    marks: list[tuple[Box, frozenset[str]]] = []
     for line in _whole_ones_first(lines, rows, cols):
-        box = line.full(rows, cols)
         core = line.core(rows, cols)
-        if any(core.shared(other) >= 0.8 * core.area for other in known):
-            continue
-        if any(box.shared(other) >= 0.75 * max(box.area, other.area) for other in vain):
+        if any(core.shared(other) >= 0.8 * core.area for other in found):
             continue
         words, legible = _read_surely(line)
         if not legible:
-            vain.append(box)
-        elif words <= markers():
-            known.append(box)
-        else:
+            continue
+        if words <= markers():
+            marks.append((line.full(rows, cols), words))
+        elif not any(core.shared(mark) >= 0.8 * core.area and _part_of(words, whole) for mark, whole in marks):
             found.append(_whole(line).scaled(line.place.level.scale, rows, cols))
-            known.append(found[-1])
     return found
+
+
+def _part_of(words: frozenset[str], whole: frozenset[str]) -> bool:
+    """Whether words are pieces of others."""
+    return all(any(word in other for other in whole) for word in words)
 
 
 def _whole_ones_first(lines: list[_Line], rows: int, cols: int) -> list[_Line]:

@@ -83,7 +83,7 @@ class TestFindText:
             assert covered(box, find_text(typed)) > 0.9
 
     def test_finds_large_letters(self) -> None:
-        base = np.tile(body(), (3, 3))
+        base = body(1536, 1536)
         stored, box = written("ROY 1951", height=190, at=(200, 600), base=base)
         assert covered(box, find_text(stored)) > 0.8
 
@@ -93,6 +93,29 @@ class TestFindText:
     def test_leaves_markers(self, marker: str) -> None:
         stored, _ = written(marker, height=34)
         assert find_text(stored) == []
+
+    def test_finds_fourteen_pixels_in_a_large_image(self) -> None:
+        base = body(2048, 2048)
+        stored, box = written("LAVOIE Anne 12345678", height=18, at=(1700, 1990), base=base)
+        assert covered(box, find_text(stored)) > 0.9
+
+    @pytest.mark.parametrize("contrast", [25, -25])
+    def test_finds_a_tenth_of_the_range_over_anatomy(self, contrast: int) -> None:
+        base = body()
+        shade = float(np.percentile(base[200:222, 60:300], 98 if contrast > 0 else 2))
+        stored, box = written("PELLETIER 19510302", height=26, at=(60, 200), ink=int(shade + contrast * 16), base=base)
+        assert covered(box, find_text(stored)) > 0.9
+
+    def test_keeps_to_the_line(self) -> None:
+        stored, box = written("TREMBLAY Luc 1951-03-02", height=24, at=(100, 240))
+        assert sum(found.area for found in find_text(stored)) < 2.5 * box.area
+
+    def test_leaves_a_marker_beside_a_name(self) -> None:
+        stored, name = written("TREMBLAY Luc", height=24, at=(60, 60))
+        stored, marker = written("DEBOUT", height=34, at=(300, 420), base=stored)
+        found = find_text(stored)
+        assert covered(name, found) > 0.9
+        assert covered(marker, found) == 0
 
     def test_leaves_a_body_alone(self) -> None:
         assert find_text(body()) == []
