@@ -41,11 +41,11 @@ def metric_rows(run: Run) -> list[dict[str, Any]]:
 
 def read_states(run: Run) -> list[dict[str, Any]]:
     """How many queued studies are in each state: a row a queue and state."""
-    from radia.steps import reads_status
+    from radia.steps.reads import queue_states
 
     if not run.workspace.read_queue.is_file():
         return []
-    states = reads_status(run)["states"]
+    states = queue_states(run)["states"]
     return [
         {"queue": queue, "state": state, "studies": count}
         for queue, counts in states.items()

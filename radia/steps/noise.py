@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from radia import digests
 from radia.findings import ABSENT, FINDINGS, PRESENT
 from radia.steps.data import current_snapshot, label_inputs
-from radia.steps.reads import HeldOut, gold_inputs, held_out, read_log, reads_status
+from radia.steps.reads import HeldOut, gold_inputs, held_out, queue_states, read_log
 from radia.steps.run import Outcome, Run, once
 from radia.workspace import written_whole
 
@@ -86,7 +86,7 @@ def _measured(run: Run, frozen: Snapshot) -> dict[str, Any]:
             finding: [[budget, width if width < 1 else None] for budget, width in curve]
             for finding, curve in curves.items()
         },
-        "queue": reads_status(run) if site.read_queue.is_file() else {},
+        "queue": queue_states(run) if site.read_queue.is_file() else {},
     }
     if log is not None:
         cells = decide(log[log["queue"] == "evaluation"], readers_needed=settings.reads.readers)

@@ -126,12 +126,32 @@ def add_reads(
 
 
 def reads_status(run: Run, *, latent: bool = False) -> dict[str, Any]:
-    """How many queued studies are in each state, who read how much, what is open, and how far readers agree.
+    """As queue_states, and how far readers agree.
 
     latent: also each reader's error rates by the latent reader model, with what it assumes.
     """
     from radia.agreement import LATENT_ASSUMPTIONS, agreement, latent_truth
-    from radia.read_log import READER, status, summary
+    from radia.read_log import READER
+
+    states, log = queue_states(run), read_log(run.workspace)
+    if log is None:
+        return {**states, "agreement": []}
+    independent = log[log["role"] == READER]
+    agreed = agreement(independent)
+    return {
+        **states,
+        "agreement": agreed.astype(object).where(agreed.notna(), None).to_dict("records"),
+        **(
+            {"latent": {"assumes": LATENT_ASSUMPTIONS, "readers": latent_truth(independent)[0].to_dict("records")}}
+            if latent
+            else {}
+        ),
+    }
+
+
+def queue_states(run: Run) -> dict[str, Any]:
+    """How many queued studies are in each state, how many are not settled, and who read how much."""
+    from radia.read_log import status, summary
 
     site = run.workspace
     queue, log = read_queue(site), read_log(site)
@@ -145,21 +165,10 @@ def reads_status(run: Run, *, latent: bool = False) -> dict[str, Any]:
     for name, state, count in counts.itertuples(index=False):
         result["states"][str(name)][str(state)] = int(count)
     if log is None:
-        return {**result, "readers": {}, "agreement": []}
-    independent = log[log["role"] == READER]
-    agreed = agreement(independent)
+        return {**result, "readers": {}}
     people = log.groupby(["reader", "role"])["id"].nunique().reset_index()
-    return {
-        **result,
-        **summary(log),
-        "readers": {f"{name} ({role})": int(count) for name, role, count in people.itertuples(index=False)},
-        "agreement": agreed.astype(object).where(agreed.notna(), None).to_dict("records"),
-        **(
-            {"latent": {"assumes": LATENT_ASSUMPTIONS, "readers": latent_truth(independent)[0].to_dict("records")}}
-            if latent
-            else {}
-        ),
-    }
+    readers = {f"{name} ({role})": int(count) for name, role, count in people.itertuples(index=False)}
+    return {**result, **summary(log), "readers": readers}
 
 
 def plan_reads(run: Run, *, finding: str, half_width: float, metric: str = "auroc") -> Plan:
