@@ -51,10 +51,13 @@ def erase(site: Workspace, ledger: Ledger, patient: str, *, actor: str, key: byt
     files = sum(_remove_received(site, batch, set(part["source_sha256"])) for batch, part in rows.items())
     for batch, part in rows.items():
         shutil.rmtree(site.clean / batch / patient, ignore_errors=True)
-        if images.erase_images(site.images, batch, set(part["image"])):
+        if (index := site.images / batch / images.INDEX).is_file():
+            images.erase_images(site.images, batch, set(part["image"]))
             snapshot.forget_versions(site.archive, batch)
+            changed.append(index)
+        for kept in (site.records / "pictures").glob(f"{batch}.*.parquet"):
+            kept.unlink()
         changed += _without(site.manifest / f"{batch}.parquet", "patient", {patient})
-        changed.append(site.images / batch / images.INDEX)
     studies = {study for part in rows.values() for study in part["study"]}
     changed += _without(site.labels / "given.parquet", "study", studies)
     changed += _without(site.suspects / "suspects.parquet", "id", studies)

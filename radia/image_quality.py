@@ -33,7 +33,7 @@ COEFFICIENTS = Path(__file__).with_name("image_quality.json")
 LEAST_STRUCTURE = 0.02
 """Standard deviation of gray (0..1) at 24 x 24, without a plane: an exposed chest has five times as much and more."""
 LEAST_CUT = 0.3
-"""Above this answer a side is called cut off: found on half of 200 radiographs, to call one in a hundred at most."""
+"""Above this answer a side is called cut off: chosen with 200 real radiographs in view (1% called)."""
 MOST_STROKES = 0.2
 """Changes from stroke to ground, a pixel along a line: a line of print has a quarter and more, anatomy a sixth."""
 MOST_HASH_BITS, LEAST_SKETCH, LEAST_LIKENESS = 10, 0.92, 0.94

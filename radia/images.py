@@ -42,9 +42,7 @@ _SCHEMA = pa.schema(
         pa.field("image", pa.string(), False, {"description": "pseudonym of the SOP instance"}),
         pa.field("batch", pa.string(), False, {"description": "batch of intake"}),
         pa.field("shard", pa.string(), True, {"description": "file in the batch's folder; null: refused"}),
-        pa.field(
-            "row", pa.int64(), True, {"description": "place in the shard, from 0; null: refused without one"}
-        ),
+        pa.field("row", pa.int64(), True, {"description": "place in the shard, from 0; null: refused without one"}),
         pa.field("pixel_sha256", pa.string(), True, {"description": "SHA-256 of the side x side bytes"}),
         pa.field("shard_sha256", pa.string(), True, {"description": "SHA-256 of the shard"}),
         pa.field("exposure", pa.float64(), True, {"description": "mean gray without padding, 0..1"}),
@@ -223,8 +221,8 @@ def repair_batch(clean: Path, images: Path, *, batch: str, scale: ScaleSettings 
     return True
 
 
-def erase_images(images: Path, batch: str, gone: Collection[str]) -> bool:
-    """Makes a batch anew without the pixels of some images; says whether it held any of them.
+def erase_images(images: Path, batch: str, gone: Collection[str]) -> None:
+    """Makes a batch anew without the pixels of some images; one that holds none of them stays as it is.
 
     Zeros take their place in the shards, so that the places of the others stay. Their rows of the index stay too, with
     the digest of what was there and the reason. Raises UnknownId where there is no such batch.
@@ -233,7 +231,7 @@ def erase_images(images: Path, batch: str, gone: Collection[str]) -> bool:
     rows = recorded.to_pylist()
     held = [row for row in rows if row["image"] in gone and row["reason"] is None]
     if not held:
-        return False
+        return
     size = _side_of(recorded) ** 2
     with written_whole(images / batch) as partial:
         shutil.copytree(images / batch, partial)
@@ -248,7 +246,6 @@ def erase_images(images: Path, batch: str, gone: Collection[str]) -> bool:
         rows = [row | {"shard_sha256": digest.get(str(row["shard"]))} for row in rows]
         table = pa.Table.from_pylist(rows, schema=recorded.schema)
         pq.write_table(table.replace_schema_metadata(recorded.schema.metadata), partial / INDEX)
-    return True
 
 
 def _make_batch(

@@ -388,8 +388,11 @@ def forget_versions(archive: Path, batch: str) -> int:
     """Makes the batch as it is now its only version, and removes from DVC's cache what no record names any more.
 
     For an erasure: every snapshot's record then points to the batch without what was erased. A call that was killed is
-    finished by the next one. Returns how many objects were removed. Raises SnapshotError.
+    finished by the next one. A batch that was never versioned has nothing to forget. Returns how many objects were
+    removed. Raises SnapshotError.
     """
+    if not _record_of(archive / "images" / batch).is_file():
+        return 0
     with _repository(archive) as repository:
         repository.add([str(archive / "images" / batch)])
         now = _out_of(_record_of(archive / "images" / batch))

@@ -28,7 +28,8 @@ _DECODING = (
     0x00280002, 0x00280004, 0x00280006, 0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280102, 0x00280103,
     0x00281101, 0x00281102, 0x00281103, 0x00281201, 0x00281202, 0x00281203,
 )  # fmt: skip
-_MOST_FRAMES = 10_000
+_MOST_FRAMES = 100
+"""Each is searched for text on its own; a chest radiograph has one, a tomosynthesis some dozens."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,10 @@ def _shape(dataset: Dataset) -> _Shape:
     bits = dataset.number(0x00280101) or allocated
     high = dataset.number(0x00280102)
     samples, frames = dataset.number(0x00280002, 1) or 1, dataset.number(0x00280008, 1) or 1
-    if not 0 < bits <= allocated <= 64 or not 0 < samples <= 4 or not 0 < frames <= _MOST_FRAMES:
+    if not 0 < bits <= allocated <= 64 or not 0 < samples <= 4 or frames < 1:
         raise Refusal(Reason.UNREADABLE_PIXELS, "a size that cannot be")
+    if frames > _MOST_FRAMES:
+        raise Refusal(Reason.NOT_AN_IMAGE_TO_CLEAN, f"more than {_MOST_FRAMES} frames")
     low = max((bits - 1 if high is None else high) + 1 - bits, 0)
     if low + bits > allocated:
         raise Refusal(Reason.UNREADABLE_PIXELS, "a size that cannot be")
