@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from pipelines.processes import end_killed_runs, sign_in
 from radia import steps
 
 PROGRESS: ContextVar[steps.Progress | None] = ContextVar("radia_progress", default=None)
@@ -23,13 +24,16 @@ class Site(dg.ConfigurableResource):  # type: ignore[type-arg]
     params: str = ""
 
     def run(self, context: dg.AssetExecutionContext | dg.OpExecutionContext) -> steps.Run:
-        """A run on behalf of this Dagster run."""
-        return steps.open_run(
+        """A run on behalf of this Dagster run, which this process carries from now on."""
+        run = steps.open_run(
             data=Path(self.data) if self.data else None,
             params=Path(self.params) if self.params else None,
             progress=PROGRESS.get() or steps.silent,
             tags={"dagster_run_id": context.run_id},
         )
+        sign_in(run.workspace, context.run_id)
+        end_killed_runs(context.instance, run.workspace)
+        return run
 
     def peek(self) -> steps.Run:
         """A run for looking only: sensors and checks."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dagster as dg
 
 from pipelines.definitions import definitions
+from pipelines.processes import end_killed_runs, sign_in
 from pipelines.resources import PROGRESS
 from radia.errors import QualityBlocked, RadiaError
 from radia.services import dagster_home
@@ -34,8 +36,11 @@ def retrain(
     token = PROGRESS.set(progress)
     try:
         with dg.DagsterInstance.from_config(str(dagster_home(site))) as instance:
-            job = definitions.resolve_job_def("retrain")
+            end_killed_runs(instance, site)
+            job, run_id = definitions.resolve_job_def("retrain"), str(uuid4())
+            sign_in(site, run_id)
             result = job.execute_in_process(
+                run_id=run_id,
                 run_config=_run_config(inbox, labels, reports, params),
                 instance=instance,
                 asset_selection=_leading_to(job, until) if until else None,

@@ -4,6 +4,7 @@ import dagster as dg
 
 from pipelines.jobs import retrain
 from pipelines.partitions import arrivals, batches, events
+from pipelines.processes import end_killed_runs
 from pipelines.resources import Site
 from radia import digests, steps
 from radia.notify import Notice, send
@@ -50,6 +51,7 @@ def receipt_sensor(context: dg.SensorEvaluationContext, site: Site) -> dg.Sensor
     run = site.peek()
     if set(steps.batches(run.workspace)) <= set(context.instance.get_dynamic_partitions("batches")):
         return dg.SkipReason("no batch that Dagster does not know")
+    end_killed_runs(context.instance, run.workspace)
     if context.instance.get_runs_count(dg.RunsFilter(job_name="retrain", statuses=UNDER_WAY)):
         return dg.SkipReason("there are new batches, and a run that may take them is under way")
     arrived = arrivals(context.instance, steps.all_received(run))

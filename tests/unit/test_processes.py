@@ -1,0 +1,79 @@
+"""A run whose process was killed keeps no pool and no queue waiting."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from pipelines.processes import end_killed_runs, sign_in
+from radia.services import dagster_home
+from radia.workspace import Workspace
+
+
+@dg.op(pool="gpu")
+def train() -> None:
+    """Needs the pool."""
+
+
+@dg.job(executor_def=dg.in_process_executor)
+def training() -> None:
+    """One step."""
+    train()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path)
+
+
+@pytest.fixture
+def instance(site: Workspace):  # type: ignore[no-untyped-def]
+    with dg.DagsterInstance.from_config(str(dagster_home(site))) as opened:
+        yield opened
+
+
+def begun(instance: dg.DagsterInstance) -> str:
+    """A run that started, and holds the only slot of its pool."""
+    run = instance.create_run_for_job(training)
+    instance.event_log_storage.initialize_concurrency_limit_to_default("gpu")
+    assert instance.event_log_storage.claim_concurrency_slot("gpu", run.run_id, "train").is_claimed
+    return run.run_id
+
+
+def carried_by(site: Workspace, run_id: str, pid: int) -> None:
+    sign_in(site, run_id)
+    path = site.dagster_home / "processes" / f"{run_id}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": pid}))
+
+
+def test_the_slot_of_a_killed_run_is_given_back_and_the_run_has_failed(
+    site: Workspace, instance: dg.DagsterInstance
+) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    run_id = begun(instance)
+    carried_by(site, run_id, gone.pid)
+    assert end_killed_runs(instance, site) == [run_id]
+    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.FAILURE
+    assert training.execute_in_process(instance=instance).success
+    assert end_killed_runs(instance, site) == []
+
+
+def test_a_run_whose_process_lives_keeps_its_slot(site: Workspace, instance: dg.DagsterInstance) -> None:
+    run_id = begun(instance)
+    sign_in(site, run_id)
+    assert end_killed_runs(instance, site) == []
+    assert instance.event_log_storage.get_concurrency_run_ids() == {run_id}
+
+
+def test_another_process_of_the_same_number_is_not_the_same(site: Workspace, instance: dg.DagsterInstance) -> None:
+    run_id = begun(instance)
+    sign_in(site, run_id)
+    path = site.dagster_home / "processes" / f"{run_id}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"started": 1.0}))
+    assert end_killed_runs(instance, site) == [run_id]
