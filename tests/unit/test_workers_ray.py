@@ -55,7 +55,7 @@ def test_clean_files_and_images_have_the_digests_of_a_local_run(cluster: ScaleSe
     assert spread == local
 
 
-def test_both_nodes_work_and_a_worker_that_dies_costs_one_item(cluster: ScaleSettings) -> None:
+def test_both_nodes_work_and_a_worker_that_dies_costs_one_item(cluster: ScaleSettings, tmp_path: Path) -> None:
     def node_or_death(number: int) -> str:
         import time
 
@@ -63,8 +63,12 @@ def test_both_nodes_work_and_a_worker_that_dies_costs_one_item(cluster: ScaleSet
 
         if number == 3:
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(0.2)  # long enough that one node alone is not given everything
-        return str(ray.get_runtime_context().get_node_id())
+        node = str(ray.get_runtime_context().get_node_id())
+        (tmp_path / node).touch()
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)  # one node alone does not get on
+        return node
 
     found = list(each(node_or_death, range(10), if_lost=lambda number: f"lost {number}", scale=cluster))
     assert found.index("lost 3") == 3
