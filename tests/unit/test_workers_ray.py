@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from radia.dicom.deidentify import deidentify_tree
@@ -30,10 +31,16 @@ def cluster() -> Iterator[ScaleSettings]:
     small = {"num_cpus": 1, "object_store_memory": 80_000_000}
     with pytest.MonkeyPatch.context() as during:
         during.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        nodes = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+        during.setenv("RAY_memory_monitor_refresh_ms", "0")  # the test's nodes share the machine with other tests
+        patient = {"health_check_initial_delay_ms": 60_000, "health_check_timeout_ms": 60_000}
+        head = {**small, "include_dashboard": False, "_system_config": patient}
+        nodes = Cluster(initialize_head=True, head_node_args=head)
         nodes.add_node(**small)
         yield ScaleSettings(backend="ray", ray_address=nodes.address)
         nodes.shutdown()
+
+
+PLACES = ("local", "cluster")
 
 
 def contents(folder: Path, *, without: str) -> dict[str, str]:
@@ -50,7 +57,9 @@ def test_clean_files_and_images_have_the_digests_of_a_local_run(cluster: ScaleSe
         clean = tmp_path / name / "clean"
         deidentify_tree(source, clean, key=bytes(range(32)), settings=settings, scale=scale)
         add_batch(clean, tmp_path / name / "images", batch=BATCH, side=96, shard_bytes=10**6, scale=scale)
-    local, spread = (contents(tmp_path / name, without=".catalogue") for name in ("local", "cluster"))
+    reasons = [list(pd.read_parquet(tmp_path / name / "clean" / "outcomes.parquet")["reason"]) for name in PLACES]
+    assert reasons[0] == reasons[1]
+    local, spread = (contents(tmp_path / name, without=".catalogue") for name in PLACES)
     assert len(read_index(tmp_path / "cluster" / "images", BATCH).dropna(subset="shard")) >= 6
     assert spread == local
 
