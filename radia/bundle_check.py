@@ -48,6 +48,7 @@ def _contents(path: Path) -> dict[str, bytes]:
         with zipfile.ZipFile(path) as archive:
             contents = {name: archive.read(name) for name in archive.namelist()}
     except (OSError, zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
+        # zipfile's own: NotImplementedError for a packing it does not know, RuntimeError for an encrypted member
         raise Mismatch("the file is cut short or is no bundle") from error
     if CONTENTS not in contents:
         raise Mismatch(f"{CONTENTS} is missing")

@@ -54,9 +54,9 @@ def verify(
         for value in sorted(made, key=len, reverse=True):
             header = header.replace(value, b"")
         if identifiers.stand_in(header):
-            raise Refusal(Reason.RESIDUAL_IDENTIFIER)
+            raise Refusal(Reason.RESIDUAL_IDENTIFIER, "in the header")
     if any(identifiers.stand_in(part[:_HEAD]) for part in bulk):
-        raise Refusal(Reason.RESIDUAL_IDENTIFIER)
+        raise Refusal(Reason.RESIDUAL_IDENTIFIER, "in the pixel data")
 
 
 class _Walk:

@@ -171,12 +171,21 @@ class TestSnapshotWaits:
         result = {"rules": rules or rules_digest(), "findings": findings}
         (folder / "agreement.json").write_text(json.dumps(result))
 
-    def test_without_the_setting_nothing_is_asked(self, tmp_path: Path) -> None:
-        require_agreement(Run(Workspace(tmp_path), Settings(), "somebody"), given())
+    def blocks(self, run: Run, labels: pd.DataFrame) -> bool:
+        try:
+            require_agreement(run, labels)
+        except QualityBlocked:
+            return True
+        return False
 
-    def test_labels_that_agree_pass(self, tmp_path: Path) -> None:
-        self.write(tmp_path)
-        require_agreement(self.run(tmp_path, kappa=0.8, f1=0.8), given())
+    def test_without_the_setting_nothing_is_asked(self, tmp_path: Path) -> None:
+        assert not self.blocks(Run(Workspace(tmp_path), Settings(), "somebody"), given())
+        assert self.blocks(self.run(tmp_path, kappa=0.8), given())
+
+    def test_labels_pass_that_agree_as_well_as_is_asked(self, tmp_path: Path) -> None:
+        self.write(tmp_path, kappa=0.9)
+        assert not self.blocks(self.run(tmp_path, kappa=0.8, f1=0.8), given())
+        assert self.blocks(self.run(tmp_path, kappa=0.8, f1=0.95), given())
 
     def test_a_finding_under_its_bar_blocks_by_name(self, tmp_path: Path) -> None:
         self.write(tmp_path, kappa=0.7)
@@ -184,7 +193,8 @@ class TestSnapshotWaits:
             require_agreement(self.run(tmp_path, kappa_by_finding={"Edema": 0.8}), given())
 
     def test_labels_that_are_not_from_reports_need_no_check(self, tmp_path: Path) -> None:
-        require_agreement(self.run(tmp_path, kappa=0.8), given("given"))
+        assert not self.blocks(self.run(tmp_path, kappa=0.8), given("given"))
+        assert self.blocks(self.run(tmp_path, kappa=0.8), given(REPORT))
 
     def test_a_check_that_was_never_made_blocks(self, tmp_path: Path) -> None:
         with pytest.raises(QualityBlocked, match="were never checked"):

@@ -39,70 +39,70 @@ def file_of(made: Dataset, pixels: Element = PIXELS) -> list[container.Buffer]:
     return [header, container.encode(made), *container.encode_element(pixels)]
 
 
-def check(pieces: list[container.Buffer], pixels: Element = PIXELS, made: tuple[bytes, ...] = ()) -> None:
-    verify(pieces, pixels, PATIENT, PROFILE, made=made, methods=METHODS)
-
-
-def refused(pieces: list[container.Buffer], match: str = "", pixels: Element = PIXELS) -> None:
-    with pytest.raises(Refusal, match=match) as refusal:
-        check(pieces, pixels)
-    assert refusal.value.reason is Reason.RESIDUAL_IDENTIFIER
+def objection(pieces: list[container.Buffer], pixels: Element = PIXELS, made: tuple[bytes, ...] = ()) -> str:
+    """What is said against a file; empty where it passes."""
+    try:
+        verify(pieces, pixels, PATIENT, PROFILE, made=made, methods=METHODS)
+    except Refusal as refusal:
+        return str(refusal).removeprefix(f"{Reason.RESIDUAL_IDENTIFIER.value}: ")
+    return ""
 
 
 def test_a_clean_file_passes() -> None:
-    check(file_of(dataset()))
+    assert objection(file_of(dataset())) == ""
 
 
 @pytest.mark.parametrize("text", [b"ARCHAMBAULT", b"x4118592 ", "Archambault".encode("utf-16-be")])
 def test_an_identifier_in_a_kept_attribute_is_found(text: bytes) -> None:
-    refused(file_of(dataset(Element(0x00080070, "LO", text))))
+    assert objection(file_of(dataset(Element(0x00080070, "LO", text)))) == "in the header"
 
 
 def test_an_identifier_is_found_in_an_item() -> None:
     item = Dataset()
     item.add(Element(0x00080104, "LO", b"Archambault"))
-    refused(file_of(dataset(Element(0x00082218, "SQ", items=[item]))))
+    assert objection(file_of(dataset(Element(0x00082218, "SQ", items=[item])))) == "in the header"
 
 
 def test_an_identifier_at_the_start_of_the_pixels_is_found() -> None:
     pixels = Element(PIXEL_DATA, "OW", b"\x01\x02Archambault".ljust(8192, b"\0"))
-    refused(file_of(dataset(), pixels), pixels=pixels)
+    assert objection(file_of(dataset(), pixels), pixels) == "in the pixel data"
 
 
 def test_what_we_made_ourselves_may_look_like_an_identifier() -> None:
     made = b"2.25.77411859200"
-    check(file_of(dataset(Element(0x00080018, "UI", made))), made=(made,))
-    refused(file_of(dataset(Element(0x00080018, "UI", made))))
+    pieces = file_of(dataset(Element(0x00080018, "UI", made)))
+    assert objection(pieces, made=(made,)) == ""
+    assert objection(pieces) == "in the header"
 
 
 @pytest.mark.parametrize("tag", [0x00100010 + 0x50, 0x00104000, 0x00189FFE, 0x00091001, 0x60003000, 0x50003000])
 def test_an_attribute_that_no_rule_keeps_is_found(tag: int) -> None:
-    refused(file_of(dataset(Element(tag, "LO", b"text"))), "may not stand")
+    assert "may not stand" in objection(file_of(dataset(Element(tag, "LO", b"text"))))
 
 
 def test_an_attribute_that_no_rule_keeps_is_found_in_an_item() -> None:
     item = Dataset()
     item.add(Element(0x00104000, "LT", b"text"))
-    refused(file_of(dataset(Element(0x00082218, "SQ", items=[item]))), "may not stand")
+    assert "may not stand" in objection(file_of(dataset(Element(0x00082218, "SQ", items=[item]))))
 
 
 @pytest.mark.parametrize("methods", [[], METHODS[:-1], [*METHODS, "113101"]])
 def test_methods_that_were_not_applied_may_not_be_stated(methods: list[str]) -> None:
-    refused(file_of(dataset(methods=methods)), "methods")
+    assert "methods" in objection(file_of(dataset(methods=methods)))
 
 
 def test_a_preamble_and_a_foreign_group_2_are_found() -> None:
     pieces = file_of(dataset())
-    refused([b"x" * 128 + bytes(pieces[0])[128:], *pieces[1:]], "preamble")
+    assert "preamble" in objection([b"x" * 128 + bytes(pieces[0])[128:], *pieces[1:]])
     source = struct.pack("<HH2sH", 2, 0x16, b"AE", 4) + b"PACS"
-    refused([bytes(pieces[0]) + source, *pieces[1:]], "form")
+    assert "form" in objection([bytes(pieces[0]) + source, *pieces[1:]])
 
 
 def test_bytes_that_belong_to_no_element_are_found() -> None:
     pieces = file_of(dataset())
-    refused([pieces[0], bytes(pieces[1]) + b"\0" * 6, *pieces[2:]], "form")
-    refused([pieces[0], bytes(pieces[1])[:-1], *pieces[2:]])
+    assert "form" in objection([pieces[0], bytes(pieces[1]) + b"\0" * 6, *pieces[2:]])
+    assert "form" in objection([pieces[0], bytes(pieces[1])[:-1], *pieces[2:]])
 
 
 def test_a_file_without_its_pixels_is_found() -> None:
-    refused(file_of(dataset())[:2], "form")
+    assert "form" in objection(file_of(dataset())[:2])
