@@ -69,6 +69,9 @@ _SHORT_VRS = frozenset(
 _WORD = {"US": 2, "SS": 2, "OW": 2, "AT": 2, "UL": 4, "SL": 4, "FL": 4, "OF": 4, "OL": 4}
 _WORD |= {"FD": 8, "OD": 8, "SV": 8, "UV": 8, "OV": 8}
 _MAX_DEPTH = 64
+_MOST_ELEMENTS = 200_000
+"""A radiograph's header has some hundreds; a file made to exhaust a reader has millions."""
+_MOST_INFLATED = 1 << 30
 _SPACES = b"\0 "
 
 Buffer = bytes | memoryview
@@ -143,11 +146,12 @@ class Part10:
     syntax: str
 
 
-def parse(raw: bytes) -> Part10:
+def parse(raw: bytes, *, most_inflated: int = _MOST_INFLATED) -> Part10:
     """A DICOM file's bytes as elements.
 
     Reads files with and without preamble and group 2. Stops after the pixel data of the top level: what follows is
-    never part of an image. Raises Refusal (EMPTY_FILE, NOT_DICOM, TRUNCATED, UNREADABLE, UNSUPPORTED_SYNTAX).
+    never part of an image. most_inflated: bytes that a deflated data set may have. Raises Refusal (EMPTY_FILE,
+    NOT_DICOM, TRUNCATED, UNREADABLE, UNSUPPORTED_SYNTAX).
     """
     if not raw[:1024].strip(b"\0") and not raw.strip(b"\0"):
         raise Refusal(Reason.EMPTY_FILE)
@@ -159,7 +163,7 @@ def parse(raw: bytes) -> Part10:
     if syntax not in SUPPORTED:
         raise Refusal(Reason.UNSUPPORTED_SYNTAX)
     if syntax == DEFLATED:
-        body, position = memoryview(_inflate(raw[position:])), 0
+        body, position = memoryview(_inflate(raw[position:], most_inflated)), 0
     try:
         dataset = _Parser(body, explicit=syntax != IMPLICIT, little=syntax != BIG_ENDIAN).dataset(position)
     except (struct.error, IndexError) as error:
@@ -203,12 +207,14 @@ def _looks_explicit(raw: bytes, position: int) -> bool:
     return raw[position + 4 : position + 6].decode("latin-1") in _SHORT_VRS | _LONG_VRS
 
 
-def _inflate(deflated: bytes) -> bytes:
+def _inflate(deflated: bytes, most: int) -> bytes:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        plain = inflater.decompress(deflated, 1 << 30)
+        plain = inflater.decompress(deflated, most)
     except zlib.error as error:
         raise Refusal(Reason.UNREADABLE, "deflated data set") from error
+    if inflater.unconsumed_tail:
+        raise Refusal(Reason.UNREADABLE, f"deflated data set of more than {most >> 20} MB")
     if not inflater.eof:
         raise Refusal(Reason.TRUNCATED)
     return plain
@@ -217,8 +223,10 @@ def _inflate(deflated: bytes) -> bytes:
 class _Parser:
     """Recursive descent over one buffer."""
 
-    def __init__(self, body: memoryview, *, explicit: bool, little: bool) -> None:
+    def __init__(self, body: memoryview, *, explicit: bool, little: bool, left: Iterator[int] | None = None) -> None:
         self.body, self.explicit, self.little = body, explicit, little
+        # shared with parsers of what is inside, for what cannot be read in one way is tried in another
+        self.left = iter(range(_MOST_ELEMENTS)) if left is None else left
         mark = "<" if little else ">"
         self.tag_of = struct.Struct(f"{mark}HH").unpack_from
         self.head_of = struct.Struct(f"{mark}HH2sH").unpack_from
@@ -248,6 +256,7 @@ class _Parser:
 
     def element(self, position: int, depth: int, end: int) -> tuple[Element, int]:
         """The element at `position` and where the next one starts."""
+        self._count()
         if self.explicit:
             group, number, code, length = self.head_of(self.body, position)
             vr = code.decode("latin-1")
@@ -303,7 +312,11 @@ class _Parser:
             return self.sequence(tag, position, None, depth)
 
     def _inner(self, *, implicit_little: bool) -> _Parser:
-        return _Parser(self.body, explicit=not implicit_little, little=True)
+        return _Parser(self.body, explicit=not implicit_little, little=True, left=self.left)
+
+    def _count(self) -> None:
+        if next(self.left, None) is None:
+            raise Refusal(Reason.UNREADABLE, f"more than {_MOST_ELEMENTS:,} elements")
 
     def _ordered(self, value: memoryview, vr: str) -> Buffer:
         size = _WORD.get(vr)
@@ -337,6 +350,7 @@ class _Parser:
         return Element(tag, "SQ", items=items), position if stop is None else stop
 
     def _item(self, position: int, stop: int | None, depth: int) -> tuple[Dataset, int]:
+        self._count()
         item = Dataset()
         end = len(self.body) if stop is None else stop
         if end > len(self.body):
@@ -363,6 +377,7 @@ class _Parser:
                 break
             if mark != _ITEM:
                 raise Refusal(Reason.UNREADABLE, "pixel fragments without items")
+            self._count()
             if position + length > len(self.body):
                 raise Refusal(Reason.TRUNCATED)
             fragments.append(self.body[position : position + length])

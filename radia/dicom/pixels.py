@@ -35,12 +35,30 @@ def read_gray(source: PydicomDataset | Path | str | BinaryIO) -> NDArray[np.floa
     stored = stored_pixels(dataset)
     if stored.ndim == 3:
         return _luminance(stored, dataset)
-    if stored.dtype.kind not in "iu" or stored.dtype.itemsize > 2:
+    table = gray_by_value(stored, dataset)
+    if table is None:
         return np.ascontiguousarray(_shown(stored, stored, dataset), np.float32)
+    return looked_up(stored, table)
+
+
+def gray_by_value(stored: NDArray[Any], dataset: PydicomDataset) -> NDArray[np.float32] | None:
+    """What each value of one byte or two is shown as, in 0..1, by its bits as a number without sign: [256] or [65536].
+
+    stored: [rows, cols] as `stored_pixels` gives them. None for deeper values and for fractions.
+    """
+    if stored.dtype.kind not in "iu" or stored.dtype.itemsize > 2:
+        return None
     # What is shown of a stored value depends on nothing else: one table of all values, and one look into it a pixel.
-    unsigned = f"u{stored.dtype.itemsize}"
-    every = np.arange(1 << 8 * stored.dtype.itemsize, dtype=unsigned).view(stored.dtype)
-    return _from_table(stored.view(unsigned), _shown(every, stored, dataset))
+    every = np.arange(1 << 8 * stored.dtype.itemsize, dtype=f"u{stored.dtype.itemsize}").view(stored.dtype)
+    return _shown(every, stored, dataset)
+
+
+def looked_up(stored: NDArray[Any], table: NDArray[Any]) -> NDArray[Any]:
+    """The table's entry for each stored value, of the table's type. table: as `gray_by_value` orders it."""
+    import cv2
+
+    unsigned = np.ascontiguousarray(stored.view(f"u{stored.dtype.itemsize}"))
+    return np.asarray(cv2.LUT(unsigned, table.reshape(1, -1)), dtype=table.dtype)
 
 
 def stored_pixels(dataset: PydicomDataset) -> NDArray[Any]:
@@ -114,12 +132,6 @@ def _shown(values: NDArray[Any], stored: NDArray[Any], dataset: PydicomDataset) 
     if padding is not None:
         shown[padding.holds(values)] = 0.0
     return shown
-
-
-def _from_table(stored: NDArray[Any], table: NDArray[np.float32]) -> NDArray[np.float32]:
-    import cv2
-
-    return np.asarray(cv2.LUT(np.ascontiguousarray(stored), table.reshape(1, -1)), dtype=np.float32)
 
 
 @dataclass(frozen=True)
