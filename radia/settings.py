@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from datetime import date
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit, urlunsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -296,6 +298,21 @@ class MonitorSettings(Section):
     retrain_days: int = Field(365, ge=1, description="and when the model has been in use for longer")
 
 
+class WebSettings(Section):
+    """The web app: who is let in, and how much one request may bring."""
+
+    language: Literal["en", "fr"] = Field("en", description="where neither the person nor the browser asks for one")
+    https: bool = Field(False, description="a proxy in front speaks TLS: cookies are sent over it alone")
+    trusted_proxies: tuple[str, ...] = Field((), description="addresses or networks whose header names the person")
+    user_header: str = Field("X-Remote-User", min_length=1, description="that header; its name has an account here")
+    idle_minutes: int = Field(60, ge=1, description="a session ends when nothing came for so long")
+    session_hours: int = Field(12, ge=1, description="and after so long in any case")
+    sign_in_attempts: int = Field(5, ge=1, description="wrong passwords of a name from one address, then it waits")
+    sign_in_minutes: int = Field(15, ge=1, description="how long it waits")
+    upload_mb: int = Field(128, ge=1, description="the most that one request may bring")
+    review_idle_seconds: int = Field(45, ge=5, description="a pause longer than this is no reading time")
+
+
 class Settings(Section):
     """All of params.yaml."""
 
@@ -315,6 +332,7 @@ class Settings(Section):
     evaluate: EvaluateSettings = EvaluateSettings()
     gate: GateSettings = GateSettings()
     monitor: MonitorSettings = MonitorSettings()
+    web: WebSettings = WebSettings()
 
 
 def load_settings(path: Path | None = None) -> Settings:
@@ -346,8 +364,61 @@ def demo_workspace() -> Workspace:
 
 
 def ledger_url(site: Workspace) -> str:
-    """The ledger's database: `$RADIA_LEDGER_URL`, or SQLite in the data folder."""
-    return os.environ.get("RADIA_LEDGER_URL") or site.ledger_url
+    """The ledger's database: `$RADIA_LEDGER_URL`, that of `$RADIA_DATABASE`, or SQLite in the data folder."""
+    return os.environ.get("RADIA_LEDGER_URL") or database_url("ledger") or site.ledger_url
+
+
+def database_url(name: str, *, role: str = "") -> str | None:
+    """One database of the PostgreSQL server `$RADIA_DATABASE` (`postgresql://host:5432`), or None where none is named.
+
+    A database and the role that owns it have the same name. The URL holds no password: libpq takes it from the file
+    that `$PGPASSFILE` names. Raises SettingsError.
+    """
+    server = os.environ.get("RADIA_DATABASE")
+    if not server:
+        return None
+    parts = urlsplit(server)
+    if parts.scheme != "postgresql" or parts.username or parts.path.strip("/"):
+        raise SettingsError(
+            "RADIA_DATABASE is not of the form postgresql://host:port (users and databases are RADIA's)"
+        )
+    return urlunsplit(("postgresql+psycopg", f"{role or name}@{parts.netloc}", f"/{name}", parts.query, ""))
+
+
+def addresses() -> dict[str, str]:
+    """Where services listen that are elsewhere: `$RADIA_ADDRESSES`, as `mlflow=mlflow:5000 web=web:8000`.
+
+    Raises SettingsError.
+    """
+    found = {}
+    for entry in os.environ.get("RADIA_ADDRESSES", "").split():
+        name, equals, address = entry.partition("=")
+        if not (equals and re.fullmatch(r"[A-Za-z0-9._-]+:\d{1,5}", address)):
+            raise SettingsError("RADIA_ADDRESSES is not of the form name=host:port name=host:port")
+        found[name] = address
+    return found
+
+
+def public_url() -> str:
+    """The address under which people reach the proxy: `$RADIA_PUBLIC_URL`."""
+    return os.environ.get("RADIA_PUBLIC_URL", "https://localhost:8443")
+
+
+def secret(name: str) -> str | None:
+    """A secret: what is in the file that `$<name>_FILE` names, or `$<name>`, or None. Raises SettingsError."""
+    file = os.environ.get(f"{name}_FILE")
+    if not file:
+        return os.environ.get(name)
+    try:
+        return Path(file).read_text().strip()
+    except OSError as error:
+        raise SettingsError(f"the file that {name}_FILE names cannot be read: {type(error).__name__}") from error
+
+
+def open_secrets() -> None:
+    """Puts secrets where libraries look for them and know no files: MLflow's user and password."""
+    if (password := secret("MLFLOW_TRACKING_PASSWORD")) is not None:
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = password
 
 
 def ledger_anchor_file(site: Workspace) -> Path:
@@ -361,12 +432,12 @@ def mlflow_url(site: Workspace) -> str:
 
 
 def key_from_environment() -> bytes | None:
-    """The pseudonymisation key in `$RADIA_KEY` (64 hex digits), or None. Raises SettingsError."""
+    """The pseudonymisation key in `$RADIA_KEY` or `$RADIA_KEY_FILE` (64 hex digits), or None. Raises SettingsError."""
     return _hex_key("RADIA_KEY")
 
 
 def ledger_key_from_environment() -> bytes | None:
-    """The ledger's key in `$RADIA_LEDGER_KEY` (64 hex digits), or None. Raises SettingsError."""
+    """The ledger's key in `$RADIA_LEDGER_KEY` or `$RADIA_LEDGER_KEY_FILE` (64 hex digits), or None. Raises SettingsError."""
     return _hex_key("RADIA_LEDGER_KEY")
 
 
@@ -387,7 +458,7 @@ def quiet_dependencies() -> None:
 
 
 def _hex_key(name: str) -> bytes | None:
-    text = os.environ.get(name)
+    text = secret(name)
     if not text:
         return None
     try:
