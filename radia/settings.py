@@ -437,7 +437,7 @@ def key_from_environment() -> bytes | None:
 
 
 def ledger_key_from_environment() -> bytes | None:
-    """The ledger's key in `$RADIA_LEDGER_KEY` or `$RADIA_LEDGER_KEY_FILE` (64 hex digits), or None. Raises SettingsError."""
+    """The ledger's key in `$RADIA_LEDGER_KEY` or its file (64 hex digits), or None. Raises SettingsError."""
     return _hex_key("RADIA_LEDGER_KEY")
 
 
