@@ -404,6 +404,22 @@ def public_url() -> str:
     return os.environ.get("RADIA_PUBLIC_URL", "https://localhost:8443")
 
 
+def tls_files() -> tuple[Path, Path]:
+    """The proxy's certificate and key: `$RADIA_TLS_CERTIFICATE_FILE`, `$RADIA_TLS_KEY_FILE`. Raises SettingsError."""
+    found = []
+    for name in ("RADIA_TLS_CERTIFICATE_FILE", "RADIA_TLS_KEY_FILE"):
+        path = Path(os.environ.get(name, ""))
+        if not path.is_file():
+            raise SettingsError(f"{name} does not name a file: `radia secrets DIR` makes one to begin with")
+        found.append(path.resolve())
+    return found[0], found[1]
+
+
+def log_lines() -> bool:
+    """Whether logs are JSON lines (`$RADIA_LOG=json`), as services write them, or text for a person."""
+    return os.environ.get("RADIA_LOG") == "json"
+
+
 def secret(name: str) -> str | None:
     """A secret: what is in the file that `$<name>_FILE` names, or `$<name>`, or None. Raises SettingsError."""
     file = os.environ.get(f"{name}_FILE")
