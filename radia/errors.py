@@ -62,12 +62,24 @@ class StorageFull(RadiaError):
     """The disk has no room left for what must be written."""
 
 
+class MigrationError(RadiaError):
+    """A database's schema cannot be brought to what this version wants."""
+
+
+class BackupError(RadiaError):
+    """A backup cannot be taken, is not whole, or cannot be restored there."""
+
+
 class NoticeError(RadiaError):
     """People could not be told that a run failed."""
 
 
 class KeyFileError(RadiaError):
     """The pseudonymisation key is missing, unreadable by its owner alone, or another one than the archive's."""
+
+
+class AccountError(RadiaError):
+    """An account of the web app cannot be made or changed as asked."""
 
 
 # --- labels and reads -----------------------------------------------------------------------------------------------
@@ -138,6 +150,10 @@ class TrainingError(RadiaError):
 
 class RegistryError(RadiaError):
     """MLflow cannot be reached, or has no such model, version or alias."""
+
+
+class NoModel(RegistryError):
+    """No model is in use yet."""
 
 
 class PromotionRefused(RegistryError):
