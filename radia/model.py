@@ -9,24 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
+from safetensors.torch import load_file as map_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models import DenseNet, convnext_tiny
+from torchvision.models import DenseNet, convnext_tiny, vit_b_16
 
 from radia.errors import CheckpointError
-from radia.findings import FINDINGS
+from radia.findings import FINDINGS, ancestors
 from radia.workspace import written_whole
-
-Backbone = Literal["densenet121", "densenet-slim", "convnext-tiny"]
 
 POOLINGS = ("average", "pcam")
 WEIGHTS_FILE, META_FILE = "model.safetensors", "model.json"
@@ -74,6 +73,21 @@ def to_input(pixels: Tensor, preprocessing: Preprocessing, augmentation: Augment
     return (gray - preprocessing.mean) / preprocessing.std
 
 
+VIEWS = ((0.0, 0.0, 0.0), (3.0, 0.0, 0.0), (-3.0, 0.0, 0.0), (0.0, 0.03, 0.03), (0.0, -0.03, -0.03))
+"""Degrees turned, and moves to the right and down in parts of the side, of the copies that are looked at."""
+
+
+def view(number: int, n: int, device: torch.device | str) -> Augmentation | None:
+    """How n images are moved for the view of this number; the first is the image as it is."""
+    degrees, x, y = VIEWS[number]
+    if number == 0:
+        return None
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    affine = torch.tensor([[cosine, -sine, 2 * x], [sine, cosine, 2 * y]], device=device).repeat(n, 1, 1)
+    ones = torch.ones(n, device=device)
+    return Augmentation(affine, ones, ones, torch.zeros(n, device=device))
+
+
 def _augmented(gray: Tensor, draws: Augmentation) -> Tensor:
     moved = functional.grid_sample(
         gray, _grid(draws.affine, gray.shape[-1]), mode="bilinear", padding_mode="zeros", align_corners=False
@@ -98,7 +112,9 @@ class ChestModel(nn.Module):
     """One gray radiograph in, one logit a finding out. The head is linear over pooled maps of features.
 
     pooling: `average` over the image, or `pcam`, where each finding's own probability map weighs the places (Ye et
-    al. 2020).
+    al. 2020). tree: a logit speaks of a finding among images that have what stands above it in CheXpert's tree, and
+    probabilities multiply down the tree (Pham et al. 2019). views: how many slightly moved copies of an image are
+    looked at, whose logits are averaged (never a mirrored one).
     """
 
     temperature: Tensor
@@ -111,8 +127,13 @@ class ChestModel(nn.Module):
         findings: tuple[str, ...],
         preprocessing: Preprocessing,
         pooling: str = "average",
+        *,
+        tree: bool = False,
+        views: int = 1,
     ) -> None:
         super().__init__()
+        self.tree = tree
+        self.views = views
         self.pooling = pooling
         self.backbone = backbone
         self.findings = findings
@@ -120,6 +141,11 @@ class ChestModel(nn.Module):
         self.trunk = trunk
         self.head = nn.Linear(channels, len(findings))
         self.register_buffer("temperature", torch.ones(()))
+
+    @property
+    def members(self) -> int:
+        """How many networks it averages."""
+        return len(self.trunk.trunks) if isinstance(self.trunk, SideBySide) else 1
 
     def features(self, x: Tensor) -> Tensor:
         """Maps of features after the last ReLU, [n, channels, h, w], from model input [n, 1, side, side]."""
@@ -145,7 +171,17 @@ class ChestModel(nn.Module):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Calibrated probabilities in 0..1, float32, of the same shape as the logits."""
-        return torch.sigmoid(logits.float() / self.temperature)
+        logits = logits.float()
+        return torch.sigmoid((_down_the_tree(logits, self.findings) if self.tree else logits) / self.temperature)
+
+
+def _down_the_tree(logits: Tensor, findings: tuple[str, ...]) -> Tensor:
+    """Logits [n, findings] of being present at all, from those of being present where the finding above is."""
+    given = functional.logsigmoid(logits)
+    paths = [[column, *(findings.index(name) for name in ancestors(finding) if name in findings)]
+             for column, finding in enumerate(findings)]  # fmt: skip
+    log_p = torch.stack([given[:, path].sum(1) for path in paths], dim=1).clamp(max=-1e-7)
+    return log_p - torch.log(-torch.expm1(log_p))
 
 
 def build(
@@ -155,8 +191,11 @@ def build(
     preprocessing: Preprocessing | None = None,
     pooling: str = "average",
     seed: int = 0,
+    members: int = 1,
+    tree: bool = False,
+    views: int = 1,
 ) -> ChestModel:
-    """A model with random weights; the same seed gives the same weights.
+    """A model with random weights; the same seed gives the same weights. members: networks side by side (averaged).
 
     Raises CheckpointError for a backbone or a pooling that is not known.
     """
@@ -168,8 +207,42 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         trunk, channels = architecture.trunk()
+        if members > 1:
+            trunk = SideBySide([trunk, *(architecture.trunk()[0] for _ in range(members - 1))])
         how = preprocessing or Preprocessing(architecture.side)
-        return ChestModel(backbone, trunk, channels, findings, how, pooling)
+        return ChestModel(backbone, trunk, channels * members, findings, how, pooling, tree=tree, views=views)
+
+
+def averaged(models: Sequence[ChestModel], *, offset: Tensor, scale: Tensor) -> ChestModel:
+    """One network whose logits are the mean of the models' (logit - offset) / scale, each [models, findings].
+
+    The models' features stand side by side, so that heat maps explain the ensemble as they do a single network.
+    Raises CheckpointError where pooling is not the average: only then is the mean of heads a head.
+    """
+    first = models[0]
+    if any(model.pooling != "average" or model.tree for model in models):
+        raise CheckpointError("an ensemble needs average pooling and no tree of findings")
+    trunk = SideBySide([model.trunk for model in models])
+    channels = sum(model.head.in_features for model in models)
+    whole = ChestModel(first.backbone, trunk, channels, first.findings, first.preprocessing, views=first.views)
+    with torch.no_grad():
+        weights = [model.head.weight / k[:, None] for model, k in zip(models, scale, strict=True)]
+        biases = [(model.head.bias - o) / k for model, o, k in zip(models, offset, scale, strict=True)]
+        whole.head.weight.copy_(torch.cat(weights, dim=1) / len(models))
+        whole.head.bias.copy_(torch.stack(biases).mean(0))
+    return whole.eval()
+
+
+class SideBySide(nn.Module):
+    """The maps of several trunks, one after the other along the channels."""
+
+    def __init__(self, trunks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.trunks = nn.ModuleList(trunks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps [n, channels of all, h, w]."""
+        return torch.cat([trunk(x) for trunk in self.trunks], dim=1)
 
 
 @dataclass(frozen=True)
@@ -199,11 +272,41 @@ def _convnext() -> tuple[nn.Module, int]:
     return nn.Sequential(*network.features, network.classifier[0]), 768
 
 
+class _TokensAsMaps(nn.Module):
+    """torchvision's ViT up to its last norm (Dosovitskiy et al., ICLR 2021), its patches laid out as maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        network = vit_b_16()
+        self.conv_proj = nn.Conv2d(1, network.hidden_dim, kernel_size=16, stride=16)
+        self.class_token = network.class_token
+        self.encoder = network.encoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps [n, 768, side / 16, side / 16]; another side than 224 has its places interpolated."""
+        patches = self.conv_proj(x)
+        n, channels, high, wide = patches.shape
+        tokens = torch.cat([self.class_token.expand(n, -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
+        places = self._places(high, wide)
+        tokens = self.encoder.ln(self.encoder.layers(self.encoder.dropout(tokens + places)))
+        return tokens[:, 1:].transpose(1, 2).reshape(n, channels, high, wide)
+
+    def _places(self, high: int, wide: int) -> Tensor:
+        known: Tensor = self.encoder.pos_embedding
+        side = math.isqrt(known.shape[1] - 1)
+        if (high, wide) == (side, side):
+            return known
+        grid = known[:, 1:].transpose(1, 2).reshape(1, -1, side, side)
+        moved = functional.interpolate(grid, (high, wide), mode="bicubic", align_corners=False)
+        return torch.cat([known[:, :1], moved.flatten(2).transpose(1, 2)], dim=1)
+
+
 BACKBONES: dict[str, Architecture] = {
     "densenet121": Architecture(lambda: _densenet(32, (6, 12, 24, 16), 64, 4), side=320),
     # small enough for two CPU cores; three blocks, so that heat maps keep a cell for every 16 pixels
     "densenet-slim": Architecture(lambda: _densenet(16, (2, 4, 8), 32, 2), side=128),
     "convnext-tiny": Architecture(_convnext, side=224),
+    "vit-b16": Architecture(lambda: (_TokensAsMaps(), 768), side=224),
 }
 
 
@@ -217,7 +320,7 @@ class Checkpoint:
     thresholds: a finding is called present at this probability or above; frozen on validation. temperature: divides
     the logits. snapshot: digest of the data it was trained on. source: where its base came from, with `licence`.
     initialised: findings whose head started at random because the base did not know them. training: settings and
-    outcome of the training, as JSON values.
+    outcome of the training, as JSON values. tree, views: as ChestModel's; members: networks that it averages.
     """
 
     findings: tuple[str, ...]
@@ -226,6 +329,9 @@ class Checkpoint:
     mean: float = 0.5
     std: float = 0.25
     pooling: str = "average"
+    tree: bool = False
+    views: int = 1
+    members: int = 1
     thresholds: dict[str, float] = field(default_factory=dict)
     temperature: float = 1.0
     snapshot: str | None = None
@@ -242,18 +348,13 @@ class Checkpoint:
 
 def describe(model: ChestModel, **values: Any) -> Checkpoint:
     """The checkpoint of a model as it stands, with any other field given by name."""
+    return replace(_of_itself(Checkpoint(model.findings, model.backbone, model.preprocessing.side), model), **values)
+
+
+def _of_itself(checkpoint: Checkpoint, model: ChestModel) -> Checkpoint:
+    """The checkpoint with what the model itself knows."""
     how = model.preprocessing
-    known = Checkpoint(model.findings, model.backbone, how.side, how.mean, how.std, model.pooling)
-    return replace(known, temperature=float(model.temperature), **values)
-
-
-def save_checkpoint(folder: Path, model: ChestModel, checkpoint: Checkpoint) -> None:
-    """Writes model.safetensors and model.json into the folder, whole or not at all. Raises StorageFull.
-
-    What the model itself knows (findings, backbone, preprocessing, temperature) is taken from it.
-    """
-    how = model.preprocessing
-    checkpoint = replace(
+    return replace(
         checkpoint,
         findings=model.findings,
         backbone=model.backbone,
@@ -261,8 +362,19 @@ def save_checkpoint(folder: Path, model: ChestModel, checkpoint: Checkpoint) -> 
         mean=how.mean,
         std=how.std,
         pooling=model.pooling,
+        tree=model.tree,
+        views=model.views,
+        members=model.members,
         temperature=float(model.temperature),
     )
+
+
+def save_checkpoint(folder: Path, model: ChestModel, checkpoint: Checkpoint) -> None:
+    """Writes model.safetensors and model.json into the folder, whole or not at all. Raises StorageFull.
+
+    What the model itself knows (findings, backbone, preprocessing, temperature) is taken from it.
+    """
+    checkpoint = _of_itself(checkpoint, model)
     weights = save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
     meta = {"format": FORMAT, "sha256": hashlib.sha256(weights).hexdigest(), **asdict(checkpoint)}
     with written_whole(folder) as partial:
@@ -272,12 +384,17 @@ def save_checkpoint(folder: Path, model: ChestModel, checkpoint: Checkpoint) -> 
 
 
 def load_checkpoint(
-    folder: Path, device: str | torch.device = "cpu", *, findings: tuple[str, ...] | None = FINDINGS
+    folder: Path,
+    device: str | torch.device = "cpu",
+    *,
+    findings: tuple[str, ...] | None = FINDINGS,
+    mapped: bool = False,
 ) -> tuple[ChestModel, Checkpoint]:
     """The model, ready for use (eval mode), and what is known of it.
 
-    findings: those that the model must have, in this order; None takes any. Raises CheckpointError where the folder
-    holds no checkpoint, where it is damaged, or where the model was trained for other findings.
+    findings: those that the model must have, in this order; None takes any. mapped: the weights stay in the file, which
+    processes that only predict share; it must not change under them. Raises CheckpointError where the folder holds no
+    checkpoint, where it is damaged, or where the model was trained for other findings.
     """
     meta = _read_meta(folder)
     checkpoint = _checkpoint_from(meta, folder)
@@ -286,11 +403,18 @@ def load_checkpoint(
             f"{folder} was trained for other findings: {_difference(checkpoint.findings, findings)}; "
             "give a model of the same findings, or map its head with a base of another name"
         )
-    tensors = _read_weights(folder, str(meta.get("sha256", "")))
-    how, pooling = checkpoint.preprocessing, checkpoint.pooling
-    model = build(checkpoint.backbone, checkpoint.findings, preprocessing=how, pooling=pooling)
+    tensors = _read_weights(folder, str(meta.get("sha256", "")), mapped=mapped)
+    model = build(
+        checkpoint.backbone,
+        checkpoint.findings,
+        preprocessing=checkpoint.preprocessing,
+        pooling=checkpoint.pooling,
+        members=checkpoint.members,
+        tree=checkpoint.tree,
+        views=checkpoint.views,
+    )
     try:
-        model.load_state_dict(tensors)
+        model.load_state_dict(tensors, assign=mapped)
     except RuntimeError as error:
         raise CheckpointError(
             f"{folder}: the weights are not those of a {checkpoint.backbone} with {len(checkpoint.findings)} findings"
@@ -321,24 +445,29 @@ def _checkpoint_from(meta: dict[str, Any], folder: Path) -> Checkpoint:
     values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
     try:
         checkpoint = Checkpoint(**values)
-        plausible = checkpoint.side > 0 and checkpoint.std > 0 and checkpoint.temperature > 0
+        plausible = min(checkpoint.side, checkpoint.std, checkpoint.temperature) > 0
+        plausible = plausible and min(checkpoint.views, checkpoint.members) >= 1
         plausible = plausible and all(math.isfinite(value) for value in checkpoint.thresholds.values())
     except (TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder / META_FILE} is damaged: a field is missing or of another type") from error
     if not plausible:
-        raise CheckpointError(f"{folder / META_FILE} is damaged: side, std, temperature or a threshold is impossible")
+        raise CheckpointError(f"{folder / META_FILE} is damaged: side, std, temperature, views or a threshold is impossible")
     return checkpoint
 
 
-def _read_weights(folder: Path, expected: str) -> dict[str, Tensor]:
+def _read_weights(folder: Path, expected: str, *, mapped: bool) -> dict[str, Tensor]:
+    file = folder / WEIGHTS_FILE
     try:
-        weights = (folder / WEIGHTS_FILE).read_bytes()
+        with file.open("rb") as source:
+            found = hashlib.file_digest(source, "sha256").hexdigest()
+            source.seek(0)
+            weights = b"" if mapped else source.read()
     except OSError as error:
         raise CheckpointError(f"{folder} holds no weights: {WEIGHTS_FILE} is missing or unreadable") from error
-    if hashlib.sha256(weights).hexdigest() != expected:
+    if found != expected:
         raise CheckpointError(f"{folder / WEIGHTS_FILE} is damaged: its SHA-256 is not the one in {META_FILE}")
     try:
-        tensors: dict[str, Tensor] = load_tensors(weights)
+        tensors: dict[str, Tensor] = map_tensors(file) if mapped else load_tensors(weights)
     except SafetensorError as error:
         raise CheckpointError(f"{folder / WEIGHTS_FILE} is damaged: not readable as safetensors") from error
     return tensors

@@ -208,7 +208,7 @@ class FinetuneSettings(Section):
     """The model and its training."""
 
     base: str = "mlflow:cxr@champion"
-    backbone: Literal["densenet121", "densenet-slim", "convnext-tiny"] = "densenet121"
+    backbone: Literal["densenet121", "densenet-slim", "convnext-tiny", "vit-b16"] = "densenet121"
     pooling: Literal["average", "pcam"] = Field("average", description="of a new network; a base has its own")
     epochs: int = Field(4, ge=1)
     batch_size: int = Field(32, ge=1)
@@ -229,6 +229,11 @@ class FinetuneSettings(Section):
     margin_epochs: int = Field(0, ge=0, description="last epochs, in which the AUC margin is the loss")
     patience: int = Field(0, ge=0, description="epochs without improvement before the end; 0: all are run")
     finding_weights: dict[str, float] = Field({}, description="weight of a finding in the loss; 1 where none is given")
+    tree: bool = Field(False, description="findings below others in CheXpert's tree are learnt where those are present")
+    views: int = Field(1, ge=1, le=5, description="slightly moved copies of an image that the model averages over")
+    folds: int = Field(0, ge=0, le=10, description="networks trained on all but one part each, averaged; 0: one network")
+    balanced: bool = Field(False, description="every site is drawn as often as every other, and every patient of it")
+    workers: int = Field(1, ge=1, description="processes that train together, one a GPU; more: torchrun, or Ray")
 
 
 class StandInSettings(Section):

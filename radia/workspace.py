@@ -163,6 +163,11 @@ class Workspace:
         return self.root / "mlartifacts"
 
     @property
+    def web(self) -> Path:
+        """The web app's accounts (`people.db`), open reads (`review.db`) and the key of its cookies. Mode 0700."""
+        return self.root / "web"
+
+    @property
     def dagster_home(self) -> Path:
         """Dagster's runs, events and schedules."""
         return self.root / "dagster"

@@ -1,6 +1,18 @@
 """The command `radia`: reads options, calls a step or a stand-alone function, prints. Nothing is computed here."""
 
-from radia.cli import data, experiment, explain, job, lineage, models, monitoring, reads, services
+from radia.cli import data, experiment, explain, job, lineage, models, monitoring, people, reads, services
 from radia.cli.frame import main
 
-__all__ = ["data", "experiment", "explain", "job", "lineage", "main", "models", "monitoring", "reads", "services"]
+__all__ = [
+    "data",
+    "experiment",
+    "explain",
+    "job",
+    "lineage",
+    "main",
+    "models",
+    "monitoring",
+    "people",
+    "reads",
+    "services",
+]

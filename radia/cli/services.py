@@ -9,11 +9,13 @@ from radia.settings import workspace
 @main.command()
 @click.option("--port", default=8000, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True)
-def web(port: int, host: str) -> None:
-    """Serve the web demo of the model in use."""
-    from radia.web import serve
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes.")
+@click.option("--open-demo", is_flag=True, help="The demo page alone, without accounts, on this machine.")
+def web(port: int, host: str, workers: int, open_demo: bool) -> None:
+    """Serve the web app: the demo of the model in use, blind re-reading, lineage."""
+    from radia.web.server import serve
 
-    serve(workspace(), host=host, port=port)
+    serve(workspace(), host=host, port=port, workers=workers, open_demo=open_demo)
 
 
 @main.command()

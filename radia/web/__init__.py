@@ -1,114 +1,120 @@
-"""The web demo: an X-ray in, 14 probabilities and their heat maps out, by the model in use.
+"""The web app: the demo, blind re-reading and lineage, each to the people whose work it is.
 
-Server-rendered Flask, no file from another host, nothing stored: an upload lives in memory until its page is written.
+Server-rendered Flask; no file from another host. The parts are blueprints: demo and api, people, review, trace.
 """
 
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from typing import Any
 
-import click
-from flask import Flask, Response, abort, jsonify, render_template, request
-from werkzeug.datastructures import FileStorage
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from flask import Flask, g, jsonify, redirect, render_template, request, url_for
+from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
+from werkzeug.wrappers import Response
 
 from radia.errors import RadiaError
-from radia.ledger import open_ledger
-from radia.web.reading import ModelInUse, Reading, example_pixels, gray_of_upload
+from radia.settings import Settings, load_settings
+from radia.web import api, demo, people
+from radia.web.access import ANYBODY, Context, context, guard, next_page, open_to, roles_of, say
+from radia.web.accounts import Accounts, secret_key
+from radia.web.language import COOKIE, LANGUAGES, NAMES
+from radia.web.serving import ModelInUse
 from radia.workspace import Workspace
-
-UPLOAD_BYTES = 128 * 1024 * 1024
-EXAMPLES = 6
 
 log = logging.getLogger(__name__)
 
+PLACES = (("demo.start", "nav.demo"),)
+"""What navigation offers, to those it is open to."""
 
-def create_app(site: Workspace) -> Flask:
-    """The application over a site's model in use."""
+
+def create_app(site: Workspace, *, settings: Settings | None = None, open_demo: bool = False) -> Flask:
+    """The application over a site. open_demo: the demo page alone, without accounts, for one's own machine."""
     app = Flask(__name__)
-    app.config["MAX_CONTENT_LENGTH"] = UPLOAD_BYTES
-    model = ModelInUse(site)
-
-    def read(upload: FileStorage) -> Reading:
-        reading = model.read(gray_of_upload(upload.stream.read()))
-        _log_use(site, reading)
-        return reading
-
-    @app.get("/")
-    def start() -> str:
-        return render_template("page.html", examples=EXAMPLES, model=model.name(), warning=model.warning())
-
-    @app.post("/")
-    def result() -> str:
-        return render_template(
-            "page.html", examples=EXAMPLES, model=model.name(), warning=model.warning(), reading=read(_uploaded())
-        )
-
-    @app.get("/example/<int:number>")
-    def example(number: int) -> str:
-        if not 1 <= number <= EXAMPLES:
-            abort(404, "there is no such example")
-        reading = model.read(example_pixels(EXAMPLES)[number - 1])
-        return render_template(
-            "page.html", examples=EXAMPLES, model=model.name(), warning=model.warning(), reading=reading
-        )
-
-    @app.post("/api/predict")
-    def predict() -> Response:
-        return jsonify(read(_uploaded()).as_json())
-
-    @app.get("/healthz")
-    def health() -> Response:
-        return jsonify(status="ok", model=model.name())
-
-    @app.errorhandler(RadiaError)
-    def refused(error: RadiaError) -> tuple[Any, int]:
-        return _told(str(error), 422)
-
-    @app.errorhandler(RequestEntityTooLarge)
-    def too_large(_error: RequestEntityTooLarge) -> tuple[Any, int]:
-        return _told(f"the file is larger than {UPLOAD_BYTES >> 20} MB", 413)
-
-    @app.errorhandler(HTTPException)
-    def http(error: HTTPException) -> tuple[Any, int]:
-        return _told(error.description or error.name, error.code or 500)
-
-    @app.after_request
-    def harden(response: Response) -> Response:
-        response.headers["Content-Security-Policy"] = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'"
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Referrer-Policy"] = "no-referrer"
-        response.headers["Cache-Control"] = "no-store"
-        return response
-
+    shared = Context(site, settings or load_settings(), ModelInUse(site), Accounts(site.web / "people.db"), open_demo)
+    limits = shared.settings.web
+    app.config.update(
+        SECRET_KEY=secret_key(site.web / "cookies.key"),
+        MAX_CONTENT_LENGTH=limits.upload_mb << 20,
+        SESSION_COOKIE_NAME="radia",
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_COOKIE_SECURE=limits.https,
+        PERMANENT_SESSION_LIFETIME=timedelta(hours=limits.session_hours),
+    )
+    guard(app, shared)
+    app.register_blueprint(demo.blueprint)
+    app.register_blueprint(api.blueprint)
+    if not open_demo:
+        app.register_blueprint(people.blueprint)
+    app.add_url_rule("/", "start", start)
+    app.add_url_rule("/language/<language>", "language", choose_language)
+    app.context_processor(_spoken)
+    app.register_error_handler(RadiaError, _refused)
+    app.register_error_handler(RequestEntityTooLarge, _too_large)
+    app.register_error_handler(HTTPException, _http)
     return app
 
 
-def serve(site: Workspace, *, host: str, port: int) -> None:
-    """Serves until the process ends. The model is loaded before the first request is taken."""
-    from waitress import serve as listen
-
-    app = create_app(site)
-    click.echo(f"http://{host}:{port}")
-    listen(app, host=host, port=port, threads=4, ident=None)
+@open_to(ANYBODY)
+def start() -> Response:
+    """The first place that this person may go to."""
+    places = _places()
+    return redirect(places[0][0] if places else url_for("people.sign_in" if g.person is None else "people.account"))
 
 
-def _uploaded() -> FileStorage:
-    upload = request.files.get("image")
-    if upload is None or not upload.filename:
-        abort(400, "no file was sent: choose a DICOM, PNG or JPEG file")
-    return upload
+@open_to(ANYBODY)
+def choose_language(language: str) -> Response:
+    """Remembers the choice, and goes back to the page it was made on."""
+    if language not in LANGUAGES:
+        raise NotFound
+    response = redirect(next_page())
+    response.set_cookie(
+        COOKIE, language, max_age=365 * 86_400, httponly=True, samesite="Lax", secure=context().settings.web.https
+    )
+    return response
+
+
+def _places() -> list[tuple[str, str, bool]]:
+    """Address, name, whether it is the part one is in."""
+    if g.get("person") is None:
+        return []
+    part = (request.endpoint or "").split(".")[0]
+    return [
+        (url_for(endpoint), say(key), endpoint.split(".")[0] == part)
+        for endpoint, key in PLACES
+        if g.person.may(roles_of(endpoint))
+    ]
+
+
+def _spoken() -> dict[str, Any]:
+    """What every template can use."""
+    return {
+        "t": say,
+        "language": g.get("language", LANGUAGES[0]),
+        "languages": NAMES,
+        "person": g.get("person"),
+        "places": _places,
+        "here": request.full_path.rstrip("?") if request.method == "GET" else "/",
+        "may": lambda endpoint: g.get("person") is not None and g.person.may(roles_of(endpoint)),
+    }
+
+
+def _refused(error: RadiaError) -> tuple[Any, int]:
+    return _told(str(error), 422)
+
+
+def _too_large(_error: RequestEntityTooLarge) -> tuple[Any, int]:
+    return _told(say("access.too_large", megabytes=(request.max_content_length or 0) >> 20), 413)
+
+
+def _http(error: HTTPException) -> tuple[Any, int] | Response:
+    if error.code is not None and 300 <= error.code < 400:
+        return error.get_response()
+    return _told(error.description or error.name, error.code or 500)
 
 
 def _told(message: str, status: int) -> tuple[Any, int]:
-    if request.path.startswith("/api/"):
+    if request.path.startswith("/api/") or request.accept_mimetypes.best == "application/json":
         return jsonify(error=message), status
-    return render_template("page.html", examples=EXAMPLES, model=None, error=message), status
-
-
-def _log_use(site: Workspace, reading: Reading) -> None:
-    """A prediction is a use of a patient's image: it leaves an event, with the digest of the pixels and no more."""
-    open_ledger(site).append(
-        "predict", actor="web", inputs={"pixels": reading.pixels_sha256}, parameters={"model": reading.model}
-    )
+    return render_template("message.html", message=message, status=status), status

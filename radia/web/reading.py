@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,13 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from radia import registry
-from radia.errors import Reason, Refusal, RegistryError
+from radia.errors import Reason, Refusal
 from radia.explain import grad_cam, upsampled
 from radia.images import letterbox
-from radia.model import load_checkpoint
 from radia.predict import predict
-from radia.workspace import Workspace
+from radia.web.serving import Served
 
 Gray = NDArray[np.float32]
 
@@ -67,59 +64,23 @@ class Reading:
         }
 
 
-class ModelInUse:
-    """The champion of the registry; another one is loaded when the alias has moved."""
-
-    def __init__(self, site: Workspace) -> None:
-        self._site = site
-        self._lock = threading.Lock()
-        self._version = ""
-        self._load()
-
-    def name(self) -> str:
-        """Which model and version answers now."""
-        self._load()
-        return f"cxr version {self._version}"
-
-    def warning(self) -> str:
-        """Who put this model in use against the gate, and why; empty where the gate passed."""
-        self._load()
-        return self._warning
-
-    def read(self, gray: Gray) -> Reading:
-        """The model's reading of a gray image [rows, columns] in 0..1, bone white."""
-        with self._lock:
-            self._load()
-            model, checkpoint = self._model, self._checkpoint
-            pixels = letterbox(gray, max(checkpoint.side, DISPLAY_SIDE))[np.newaxis]
-            probabilities = predict(model, pixels).probabilities[0]
-            maps = upsampled(grad_cam(model, pixels).maps[0], MAP_SIDE)
-        order = np.argsort(-probabilities, kind="stable")
-        findings = tuple(
-            FindingRead(
-                checkpoint.findings[k],
-                float(probabilities[k]),
-                checkpoint.thresholds.get(checkpoint.findings[k], 0.5),
-                _png(_coloured(maps[k])),
-            )
-            for k in order
+def read(served: Served, gray: Gray) -> Reading:
+    """The served model's reading of a gray image [rows, columns] in 0..1, bone white."""
+    model, checkpoint = served.model, served.checkpoint
+    pixels = letterbox(gray, max(checkpoint.side, DISPLAY_SIDE))[np.newaxis]
+    probabilities = predict(model, pixels).probabilities[0]
+    maps = upsampled(grad_cam(model, pixels).maps[0], MAP_SIDE)
+    order = np.argsort(-probabilities, kind="stable")
+    findings = tuple(
+        FindingRead(
+            checkpoint.findings[k],
+            float(probabilities[k]),
+            checkpoint.thresholds.get(checkpoint.findings[k], 0.5),
+            _png(_coloured(maps[k])),
         )
-        return Reading(
-            f"cxr version {self._version}", hashlib.sha256(pixels.tobytes()).hexdigest(), _png(pixels[0]), findings
-        )
-
-    def _load(self) -> None:
-        champion = registry.champion(self._site)
-        if champion is None:
-            raise RegistryError("no model is in use yet: run `radia run`, or approve a candidate")
-        if champion.version != self._version:
-            self._model, self._checkpoint = load_checkpoint(
-                registry.checkpoint_folder(self._site, registry.CHAMPION_URI)
-            )
-            self._version = champion.version
-            override = champion.tags.get("override", "")
-            by = f"{champion.tags.get('approver', 'somebody')}: {override}"
-            self._warning = f"Approved against the gate by {by}" if override else ""
+        for k in order
+    )
+    return Reading(served.name, hashlib.sha256(pixels.tobytes()).hexdigest(), _png(pixels[0]), findings)
 
 
 def gray_of_upload(content: bytes) -> Gray:

@@ -39,7 +39,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     model = build("densenet-slim", preprocessing=Preprocessing(64), seed=1)
     save_checkpoint(site.root / "model", model, describe(model, thresholds=dict.fromkeys(FINDINGS, 0.5)))
     registry.register_champion(site, site.root / "model", description="for tests")
-    server = create_server(create_app(site), host="127.0.0.1", port=0)
+    server = create_server(create_app(site, open_demo=True), host="127.0.0.1", port=0)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.effective_port}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
     model = build("densenet-slim", preprocessing=Preprocessing(64), seed=1)
     save_checkpoint(site.root / "model", model, describe(model, thresholds=dict.fromkeys(FINDINGS, 0.4)))
     registry.register_champion(site, site.root / "model", description="for tests")
-    return create_app(site).test_client()
+    return create_app(site, open_demo=True).test_client()
 
 
 def png(mode: str = "L", size: tuple[int, int] = (90, 70)) -> bytes:
@@ -51,14 +50,14 @@ def test_a_picture_gets_14_probabilities_with_thresholds(client: FlaskClient) ->
 
 
 def test_the_page_shows_a_heat_map_for_every_finding(client: FlaskClient) -> None:
-    page = client.post("/", data=upload(png())).get_data(as_text=True)
+    page = client.post("/demo", data=upload(png())).get_data(as_text=True)
     assert page.count('data-map="data:image/png;base64,') == len(FINDINGS)
     assert "Assistance, not diagnosis" in page
 
 
 def test_an_example_of_the_embedded_hospital_can_be_tried(client: FlaskClient) -> None:
-    assert client.get("/example/1").status_code == 200
-    assert client.get("/example/99").status_code == 404
+    assert client.get("/demo/example/1").status_code == 200
+    assert client.get("/demo/example/99").status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -78,41 +77,19 @@ def test_what_is_no_image_is_refused_with_the_reason(client: FlaskClient, conten
 
 
 def test_a_form_without_a_file_is_told_so(client: FlaskClient) -> None:
-    assert client.post("/", data={}).status_code == 400
+    assert client.post("/demo", data={}).status_code == 400
 
 
 def test_nothing_of_another_host_is_loaded_and_no_answer_is_cached(client: FlaskClient) -> None:
-    answer = client.get("/")
-    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    answer = client.get("/demo")
+    assert "default-src 'none'; script-src 'self'" in answer.headers["Content-Security-Policy"]
     assert answer.headers["Cache-Control"] == "no-store"
     assert "http://" not in answer.get_data(as_text=True)
 
 
 def test_a_site_without_a_model_says_what_to_do(tmp_path: Path) -> None:
-    from radia.errors import RegistryError
     from radia.web import create_app
 
-    with pytest.raises(RegistryError, match="no model is in use yet"):
-        create_app(Workspace(tmp_path))
-
-
-class TestModelInUse:
-    def test_another_one_is_served_without_a_restart_and_an_override_is_shown(
-        self, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        from radia import registry
-
-        assert b"cxr version 1" in client.get("/").data
-        real = registry.champion
-        monkeypatch.setattr(
-            registry,
-            "champion",
-            lambda site: replace(real(site), version="2", tags={"override": "new device", "approver": "Dr Roy"}),
-        )
-        page = client.get("/").data
-        assert b"cxr version 2" in page
-        assert b'role="alert">Approved against the gate by Dr Roy: new device' in page
-        monkeypatch.setattr(registry, "champion", real)
-        page = client.get("/").data
-        assert b"cxr version 1" in page
-        assert b"against the gate" not in page
+    client = create_app(Workspace(tmp_path), open_demo=True).test_client()
+    assert "no model is in use yet" in client.get("/demo").get_data(as_text=True)
+    assert client.get("/healthz").get_json() == {"status": "ok", "model": None}
