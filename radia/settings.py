@@ -339,6 +339,12 @@ class Settings(Section):
     monitor: MonitorSettings = MonitorSettings()
     web: WebSettings = WebSettings()
 
+    def listening_on(self, host: str | None, port: int | None) -> Settings:
+        """The same settings with another address of the receiver; None leaves what is there."""
+        wanted = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
+        receiver = self.intake.receiver.model_copy(update=wanted)
+        return self.model_copy(update={"intake": self.intake.model_copy(update={"receiver": receiver})})
+
 
 def load_settings(path: Path | None = None) -> Settings:
     """The settings in force. Raises SettingsError, naming the parameter."""

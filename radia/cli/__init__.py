@@ -1,6 +1,6 @@
 """The command `radia`: reads options, calls a step or a stand-alone function, prints. Nothing is computed here."""
 
-from radia.cli import data, experiment, explain, job, lineage, models, monitoring, people, reads, services
+from radia.cli import data, experiment, explain, job, lineage, models, monitoring, operations, people, reads, services
 from radia.cli.frame import main
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "main",
     "models",
     "monitoring",
+    "operations",
     "people",
     "reads",
     "services",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -63,9 +64,11 @@ def intake_pacs(
 
 
 @intake.command("receive")
+@click.option("--host", help="Listen on this address instead of the settings'.")
+@click.option("--port", type=int, help="Listen on this port instead of the settings'.")
 @params_option
 @prints
-def intake_receive(params: Path | None) -> tuple[object, str]:
+def intake_receive(host: str | None, port: int | None, params: Path | None) -> tuple[object, str]:
     """Listen to senders (C-STORE, settings in intake.receiver of params.yaml) until Ctrl-C or SIGTERM."""
     import signal
     from threading import Event
@@ -76,11 +79,12 @@ def intake_receive(params: Path | None) -> tuple[object, str]:
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, lambda *_: stop.set())
     with opened(params) as run:
-        host = run.settings.intake.receiver.host
+        run = replace(run, settings=run.settings.listening_on(host, port))
+        listens = run.settings.intake.receiver.host
         count = steps.receive(
             run,
             stop,
-            listening=lambda port: click.echo(f"listening on {host}:{port}; Ctrl-C ends it", err=True),
+            listening=lambda port: click.echo(f"listening on {listens}:{port}; Ctrl-C ends it", err=True),
             told=lambda outcome: click.echo(told(outcome)[1], err=True),
         )
     return {"batches": count}, f"{count} batches received"

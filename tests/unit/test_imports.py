@@ -23,7 +23,7 @@ HOMES = {
     "cleanlab": ("radia/suspects.py",),
     "torch": (
         "radia/model.py",
-        "radia/fit.py",
+        "radia/fit/",
         "radia/predict.py",
         "radia/explain.py",
         "radia/base_weights.py",
@@ -35,7 +35,7 @@ HOMES = {
     "dvc": ("radia/snapshot.py",),
     "pipelines": ("pipelines/",),
 }
-ALONE = ("radia/model.py", "radia/fit.py", "radia/predict.py", "radia/explain.py")
+ALONE = ("radia/model.py", "radia/predict.py", "radia/explain.py", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("radia/fit/*.py")))
 """What must run on a bare GPU machine."""
 
 ORCHESTRATION = {"dagster", "mlflow", "dvc", "flask", "great_expectations", "cleanlab", "pydicom", "click"}

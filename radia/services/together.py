@@ -1,0 +1,146 @@
+"""All services on one machine, for `radia up`: on 127.0.0.1, on the embedded defaults, ending together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from radia.errors import RadiaError
+from radia.services.catalogue import LOOPBACK, Service, find
+from radia.services.instance import dagster_home
+from radia.services.overview import serve_overview
+from radia.settings import load_settings
+from radia.workspace import Workspace
+
+EMBEDDED = ("mlflow", "dagster-code", "dagster-webserver", "dagster-daemon", "web")
+"""What runs on one machine; the receiver too, where senders are listed."""
+
+START_SECONDS = 300.0
+END_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Started:
+    """A service that was started here, its port (0: none) and its log."""
+
+    service: Service
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def page(self) -> str:
+        """Where a person starts; empty where there is no page."""
+        return f"http://{LOOPBACK}:{self.port}/" if self.service.page else ""
+
+    @property
+    def runs(self) -> bool:
+        """Whether its process still does."""
+        return self.process.poll() is None
+
+
+def serve_all(site: Workspace, *, ports: Mapping[str, int], page_port: int) -> None:
+    """Runs the services until Ctrl-C, SIGTERM, or until one of them ends; then ends them all. Raises RadiaError."""
+    names = [*EMBEDDED, *(["receiver"] if load_settings().intake.receiver.senders else [])]
+    wanted = [(find(name), ports.get(name, _usual_port(name))) for name in names]
+    for name, port in [("the page", page_port), *((service.name, port) for service, port in wanted)]:
+        _refuse_taken(name, port)
+    signal.signal(signal.SIGTERM, _interrupt)
+    environment = _environment(site, dict((service.name, port) for service, port in wanted))
+    started: list[Started] = []
+    try:
+        for service, port in wanted:
+            started.append(start(service, port, environment, site.root / "logs"))
+        for one in started:
+            await_port(one)
+        serve_overview(site, started, page_port)
+        click.echo(f"http://{LOOPBACK}:{page_port}  links everything; Ctrl-C ends it")
+        while all(one.runs for one in started):
+            time.sleep(0.5)
+        ended = next(one for one in started if not one.runs)
+        raise RadiaError(f"{ended.service.name} ended: see {ended.log}")
+    except KeyboardInterrupt:
+        click.echo("ending")
+    finally:
+        end(started)
+
+
+def start(service: Service, port: int, environment: Mapping[str, str], logs: Path, *options: str) -> Started:
+    """Starts `radia serve` of a service in a session of its own, its output at the end of its log."""
+    logs.mkdir(parents=True, exist_ok=True)
+    log = logs / f"{service.name}.log"
+    command = [sys.executable, "-m", "radia", "serve", service.name, *(options or ("--open",)), "--port", str(port)]
+    with log.open("ab") as sink:
+        process = subprocess.Popen(  # noqa: S603
+            command, env=dict(environment), stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+    return Started(service, port, process, log)
+
+
+def await_port(one: Started, seconds: float = START_SECONDS) -> None:
+    """Waits until a service listens. Raises RadiaError."""
+    deadline = time.monotonic() + seconds
+    while one.port and not _listens(one.port):
+        if not one.runs:
+            raise RadiaError(f"{one.service.name} did not start: see {one.log}")
+        if time.monotonic() > deadline:
+            raise RadiaError(f"{one.service.name} did not answer within {seconds:.0f} s: see {one.log}")
+        time.sleep(0.2)
+
+
+def end(started: Sequence[Started]) -> None:
+    """Ends services, the last started first: asks each and its children to, and after a while makes them."""
+    for one in reversed(started):
+        _signal(one, signal.SIGTERM)
+    deadline = time.monotonic() + END_SECONDS
+    for one in reversed(started):
+        try:
+            one.process.wait(timeout=max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            _signal(one, signal.SIGKILL)
+            one.process.wait()
+        _signal(one, signal.SIGKILL)  # children that outlived it
+
+
+def _signal(one: Started, which: signal.Signals) -> None:
+    try:
+        os.killpg(one.process.pid, which)
+    except ProcessLookupError:
+        return
+
+
+def _environment(site: Workspace, ports: Mapping[str, int]) -> dict[str, str]:
+    return {
+        **os.environ,
+        "RADIA_DATA": str(site.root.resolve()),
+        "DAGSTER_HOME": str(dagster_home(site)),
+        "RADIA_LOG": "json",
+        "RADIA_ADDRESSES": " ".join(f"{name}={LOOPBACK}:{port}" for name, port in ports.items() if port),
+    }
+
+
+def _usual_port(name: str) -> int:
+    return load_settings().intake.receiver.port if name == "receiver" else find(name).port
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((LOOPBACK, port)) == 0
+
+
+def _refuse_taken(name: str, port: int) -> None:
+    if port and _listens(port):
+        raise RadiaError(f"port {port} is taken: give {name} another one")
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
