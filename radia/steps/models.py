@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -150,6 +150,7 @@ def finetune(run: Run) -> Outcome:
             resume=site.models / f"resume-{frozen.digest[:12]}",
         )
         save_checkpoint(target, result.model, result.checkpoint(base, snapshot=frozen.digest))
+        _keep_familiarity(target, result, store.read, train=ids[side == "train"], validation=ids[side == "validation"])
         return {"checkpoint": digests.of_folder(target)}, _training_summary(result)
 
     inputs = {
@@ -373,10 +374,11 @@ def _train_stand_in(run: Run) -> None:
     public = public_set(wanted.images, wanted.side, seed, workers=2, progress=run.ticker("phantoms"))
     base = resolve(RANDOM, backbone="densenet-slim", side=wanted.side, seed=seed)
     validation = np.arange(wanted.images) % 10 == 0
+    images, ids = InMemory(public.images), np.arange(wanted.images).astype(str)
     result = fit(
         base.model,
-        images=InMemory(public.images),
-        ids=[str(number) for number in range(wanted.images)],
+        images=images,
+        ids=ids,
         targets=public.labels.astype(np.float32),
         weights=np.ones_like(public.labels, dtype=np.float32),
         train=~validation,
@@ -398,9 +400,26 @@ def _train_stand_in(run: Run) -> None:
         checkpoint = Path(folder) / "stand-in"
         described = result.checkpoint(replace(base.checkpoint, source=PHANTOMS, initialised=()), snapshot=None)
         save_checkpoint(checkpoint, result.model, described)
+        _keep_familiarity(checkpoint, result, images.read, train=ids[~validation], validation=ids[validation])
         registry.register_champion(
             run.workspace, checkpoint, description="Stand-in trained on phantoms: for trying out, not for patients."
         )
+
+
+def _keep_familiarity(
+    checkpoint: Path,
+    result: FitResult,
+    read: Callable[[Sequence[str]], NDArray[np.uint8]],
+    *,
+    train: NDArray[Any],
+    validation: NDArray[Any],
+) -> None:
+    """Keeps beside a new checkpoint what tells its training images from images of another kind."""
+    from radia import familiarity
+
+    learnt = familiarity.learn_from(result.model, read, train=train, validation=validation)
+    if learnt is not None:
+        familiarity.save(checkpoint, learnt)
 
 
 def _predict(run: Run, checkpoint: Path, frozen: Snapshot, step: str, only: Mask | None = None) -> Predictions:
