@@ -31,6 +31,16 @@ FINDINGS: tuple[str, ...] = (
 )
 COMPETITION_5: tuple[str, ...] = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 
+ABOVE: dict[str, str] = {
+    "Cardiomegaly": "Enlarged Cardiomediastinum",
+    "Lung Lesion": "Lung Opacity",
+    "Edema": "Lung Opacity",
+    "Consolidation": "Lung Opacity",
+    "Pneumonia": "Consolidation",
+    "Atelectasis": "Lung Opacity",
+}
+"""What each finding is a kind of: CheXpert's tree of labels (Irvin et al. 2019, figure 1)."""
+
 PRESENT, ABSENT, UNCERTAIN = 1.0, 0.0, -1.0
 """A finding that a report does not mention is blank: NaN in arrays and frames, an empty field in CSV."""
 
@@ -39,12 +49,19 @@ class UncertaintyPolicy(StrEnum):
     """What a label of -1 becomes in training (Irvin et al. 2019, section 3).
 
     SOFT goes further: every label of the finding becomes the probability that reads give it (label_probability.py).
+    SMOOTHED_ONES and SMOOTHED_ZEROS draw a target close to one or to zero (Pham et al. 2019, section 3.4).
     """
 
     IGNORE = "ignore"
     ZEROS = "zeros"
     ONES = "ones"
     SOFT = "soft"
+    SMOOTHED_ONES = "smoothed-ones"
+    SMOOTHED_ZEROS = "smoothed-zeros"
+
+
+_SMOOTHED = {UncertaintyPolicy.SMOOTHED_ONES: (0.55, 0.85), UncertaintyPolicy.SMOOTHED_ZEROS: (0.0, 0.3)}
+"""Between what an uncertain label's target is drawn."""
 
 
 def position(finding: str) -> int:
@@ -52,6 +69,12 @@ def position(finding: str) -> int:
     if finding not in FINDINGS:
         raise UnknownFinding(finding)
     return FINDINGS.index(finding)
+
+
+def ancestors(finding: str) -> tuple[str, ...]:
+    """What stands above a finding in the tree, nearest first."""
+    above = ABOVE.get(finding)
+    return () if above is None else (above, *ancestors(above))
 
 
 def training_targets(
@@ -77,6 +100,9 @@ def training_targets(
         uncertain = labels[:, column] == UNCERTAIN
         policy = policies.get(finding, default)
         targets[uncertain, column] = 1.0 if policy is UncertaintyPolicy.ONES else 0.0
+        if policy in _SMOOTHED:
+            draws = np.random.default_rng([4, column]).uniform(*_SMOOTHED[policy], size=len(labels))
+            targets[uncertain, column] = draws[uncertain]
         if policy in (UncertaintyPolicy.IGNORE, UncertaintyPolicy.SOFT):
             weights[uncertain, column] = 0.0
     return targets, weights

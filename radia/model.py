@@ -289,7 +289,8 @@ class _TokensAsMaps(nn.Module):
         tokens = torch.cat([self.class_token.expand(n, -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
         places = self._places(high, wide)
         tokens = self.encoder.ln(self.encoder.layers(self.encoder.dropout(tokens + places)))
-        return tokens[:, 1:].transpose(1, 2).reshape(n, channels, high, wide)
+        maps: Tensor = tokens[:, 1:].transpose(1, 2).reshape(n, channels, high, wide)
+        return maps
 
     def _places(self, high: int, wide: int) -> Tensor:
         known: Tensor = self.encoder.pos_embedding
@@ -451,7 +452,9 @@ def _checkpoint_from(meta: dict[str, Any], folder: Path) -> Checkpoint:
     except (TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder / META_FILE} is damaged: a field is missing or of another type") from error
     if not plausible:
-        raise CheckpointError(f"{folder / META_FILE} is damaged: side, std, temperature, views or a threshold is impossible")
+        raise CheckpointError(
+            f"{folder / META_FILE} is damaged: side, std, temperature, views or a threshold is impossible"
+        )
     return checkpoint
 
 

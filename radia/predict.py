@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from radia.model import ChestModel, to_input
+from radia.model import ChestModel, to_input, view
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,14 @@ def predict(
     precision = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=fast)
     with torch.inference_mode(), evaluating(model), precision:
         for batch in _batches(images, batch_size):
-            maps = model.features(to_input(as_tensor(batch, device), model.preprocessing))
-            probabilities.append(model.probabilities(model.judge(maps)).cpu().numpy())
-            features.append(maps.float().mean(dim=(2, 3)).cpu().numpy())
+            pixels, logits, pooled = as_tensor(batch, device), [], []
+            for number in range(model.views):
+                moved = view(number, len(pixels), device)
+                maps = model.features(to_input(pixels, model.preprocessing, moved))
+                logits.append(model.judge(maps).float())
+                pooled.append(maps.float().mean(dim=(2, 3)))
+            probabilities.append(model.probabilities(torch.stack(logits).mean(0)).cpu().numpy())
+            features.append(torch.stack(pooled).mean(0).cpu().numpy())
     if not probabilities:
         channels = model.head.in_features
         return Predictions(np.empty((0, len(model.findings)), np.float32), np.empty((0, channels), np.float32))

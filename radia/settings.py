@@ -231,7 +231,9 @@ class FinetuneSettings(Section):
     finding_weights: dict[str, float] = Field({}, description="weight of a finding in the loss; 1 where none is given")
     tree: bool = Field(False, description="findings below others in CheXpert's tree are learnt where those are present")
     views: int = Field(1, ge=1, le=5, description="slightly moved copies of an image that the model averages over")
-    folds: int = Field(0, ge=0, le=10, description="networks trained on all but one part each, averaged; 0: one network")
+    folds: int = Field(
+        0, ge=0, le=10, description="networks trained on all but one part each, averaged; 0: one network"
+    )
     balanced: bool = Field(False, description="every site is drawn as often as every other, and every patient of it")
     workers: int = Field(1, ge=1, description="processes that train together, one a GPU; more: torchrun, or Ray")
 

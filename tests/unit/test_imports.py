@@ -35,7 +35,12 @@ HOMES = {
     "dvc": ("radia/snapshot.py",),
     "pipelines": ("pipelines/",),
 }
-ALONE = ("radia/model.py", "radia/predict.py", "radia/explain.py", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("radia/fit/*.py")))
+ALONE = (
+    "radia/model.py",
+    "radia/predict.py",
+    "radia/explain.py",
+    *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("radia/fit/*.py")),
+)
 """What must run on a bare GPU machine."""
 
 ORCHESTRATION = {"dagster", "mlflow", "dvc", "flask", "great_expectations", "cleanlab", "pydicom", "click"}
@@ -87,6 +92,7 @@ def test_the_domain_does_not_know_the_registry_the_ledger_or_the_commands() -> N
         "demo",
         "cli",
         "services",
+        "operations",
         "web",
         "served_model",
         "__main__",
