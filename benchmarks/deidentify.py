@@ -1,6 +1,6 @@
-"""De-identification measured: leaks, header speed against pydicom and rivals, text in pixels, memory.
+"""De-identification measured: leaks, header speed against pydicom and rivals, memory. (Text in pixels: burned_in.py.)
 
-usage: python benchmarks/deidentify.py [leaks|headers|text|memory|scale ...]   (all, where none is named)
+usage: python benchmarks/deidentify.py [leaks|headers|memory|scale ...]   (all, where none is named)
 
 Each figure is a ratio or a share from one run on this machine. Other tools are run by the Python that $RADIA_RIVALS
 names, which may live in an environment of its own (`pip install dicom-anonymizer dentdeid python-gdcm`); what it lacks
@@ -33,12 +33,11 @@ import pydicom
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from radia.dicom.burned_in import find_text
 from radia.dicom.deidentify import Engine, deidentify_tree
 from radia.errors import Refusal
 from radia.settings import DeidentifySettings
 from tests.spec.hard_files import KINDS, SYNTAXES, build, leaked
-from tests.unit.test_dicom_burned_in import body, covered, written
+from tests.unit.test_dicom_burned_in import body
 
 KEY = bytes(range(32))
 HEADERS_ONLY = DeidentifySettings(clean_pixels=False, workers=1)
@@ -166,36 +165,6 @@ def _cpu(work: Callable[[Path], None], files: list[Path], target: Path) -> float
     return time.process_time() - start
 
 
-def text(count: int = 40) -> None:
-    """Lines on soft shapes with noise, at full depth: found where nine tenths of a line are covered."""
-    chance = random.Random(0)
-    for side in (512, 1024, 2000):
-        base = body(side, side)
-        found, spent = 0, 0.0
-        for _ in range(count if side < 2000 else count // 4):
-            how = {
-                "height": chance.choice([14, 16, 20, 32]),
-                "at": (chance.randint(4, side - 330), chance.randint(4, side - 60)),
-                "turned": 0,
-                "base": base,
-            }
-            shade = int(np.median(base[how["at"][1] : how["at"][1] + 20, how["at"][0] : how["at"][0] + 200]))
-            contrast = chance.choice([26, 40, 80, 150]) * 4095 // 255
-            how["ink"] = shade + contrast if shade + contrast < 4095 else shade - contrast
-            stored, box = written(f"TREMBLAY {chance.randint(10**5, 10**6)}", **how)
-            start = time.process_time()
-            found += covered(box, find_text(stored)) >= 0.9
-            spent += time.process_time() - start
-        lines = count if side < 2000 else count // 4
-        start = time.process_time()
-        clean = sum(box.area for box in find_text(base)) / base.size
-        spent_clean = time.process_time() - start
-        print(
-            f"text     {side} x {side}: {found}/{lines} lines found, {spent / lines:.2f} CPU-s an image; "
-            f"clean image: {clean:.4%} changed, {spent_clean:.2f} CPU-s"
-        )
-
-
 def memory(count: int = 10_000) -> None:
     """Resident memory of one process over the files of a tree, of a few devices."""
     with tempfile.TemporaryDirectory() as folder:
@@ -241,6 +210,6 @@ def scale(count: int = 60) -> None:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     logging.disable()
-    parts = {"leaks": leaks, "headers": headers, "text": text, "memory": memory, "scale": scale}
+    parts = {"leaks": leaks, "headers": headers, "memory": memory, "scale": scale}
     for name in sys.argv[1:] or parts:
         parts[name]()

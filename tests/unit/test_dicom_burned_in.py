@@ -12,7 +12,7 @@ import pydicom
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from radia.dicom import burned_in, container
+from radia.dicom import burned_in_networks, container
 from radia.dicom.burned_in import Box, blank, find_text
 from radia.dicom.deidentify import Engine
 from radia.dicom.pixels import encode_lossless
@@ -123,12 +123,12 @@ class TestFindText:
         assert find_text(body()[:20, :20]) == []
 
     def test_refuses_to_go_without_its_detector(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        burned_in._network.cache_clear()
-        monkeypatch.setattr(burned_in, "find_spec", lambda name: None)
+        burned_in_networks.network.cache_clear()
+        monkeypatch.setattr(burned_in_networks, "find_spec", lambda name: None)
         with pytest.raises(Refusal) as refused:
             find_text(body())
         assert refused.value.reason is Reason.TEXT_DETECTOR_MISSING
-        burned_in._network.cache_clear()
+        burned_in_networks.network.cache_clear()
 
 
 class TestBlank:
