@@ -18,7 +18,7 @@ from radia.dicom.container import PIXEL_DATA, Buffer, Dataset, Element, encode_e
 from radia.dicom.dates import shift_date, shift_datetime, valid_time, years_between
 from radia.dicom.profile import Action, Profile, Rule, safe_private
 from radia.dicom.pseudonyms import Pseudonymizer
-from radia.dicom.text import Identifiers, decoded, encodings_of, in_vocabulary, passes_scan
+from radia.dicom.text import Identifiers, decoded, encodings_of, few_figures, in_vocabulary, passes_scan
 
 _PATIENT_ID, _PATIENT_NAME, _CHARSET = 0x00100020, 0x00100010, 0x00080005
 _AGE, _BIRTH_DATE, _STUDY_DATE = 0x00101010, 0x00100030, 0x00080020
@@ -233,7 +233,7 @@ class Cleaner:
         if vr not in _COUNTED or not self.identifiers.numbers:
             return True
         held = struct.unpack(f"<{len(value) // _BINARY[vr]}{_COUNTED[vr]}", value)
-        return self.identifiers.numbers.isdisjoint(held)
+        return self.identifiers.numbers.isdisjoint(held) and not self.identifiers.spelled_in(held)
 
     def _numbers(self, raw: bytes, vr: str) -> bytes | None:
         parts = raw.split(b"\\")
@@ -241,7 +241,10 @@ class Cleaner:
             number = part.strip()
             if number and (not _NUMBER[vr].match(part) or len(number.split(b".")[0].lstrip(b"+-0")) >= _WHOLE_FIGURES):
                 return None
-        return None if self.identifiers.numbered_in([part.decode().strip() for part in parts]) else raw
+        written = [part.decode().strip() for part in parts]
+        if self.identifiers.numbered_in(written):
+            return None
+        return None if self.identifiers.spelled_in([float(value) for value in written if value]) else raw
 
     def _temporal(self, element: Element, vr: str, rule: Rule) -> bytes | None:
         values = element.raw.decode("latin-1").split("\\")
@@ -264,10 +267,19 @@ class Cleaner:
 
     def _text(self, text: str, vr: str, rule: Rule) -> bytes | None:
         values = [text] if vr in _WHOLE_TEXT else text.split("\\")
+        if len(values) > 1 and not self._together(text, rule):
+            return None
         good = [value.strip() if self._may_stand(value.strip(), rule) else "" for value in values]
         if not any(good):
             return b""
         return "\\".join(good).encode("utf-8")
+
+    def _together(self, text: str, rule: Rule) -> bool:
+        """Whether values may stand side by side: a name or a number can be spread over several."""
+        joined = text.replace("\\", " ")
+        if self.identifiers.named_in(text) or self.identifiers.named_in(joined):
+            return False
+        return rule.check not in ("term", "words") or few_figures(joined)
 
     def _may_stand(self, value: str, rule: Rule) -> bool:
         if not value:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from functools import cache
 from importlib.resources import files
 
+from radia.dicom.container import vr_of
 from radia.settings import DeidentifySettings
 
 OPTIONS = (
@@ -152,7 +153,7 @@ class Profile:
         self._rules: dict[int, Rule] = {tag: Rule(Action.KEEP, check) for tag, check in keep_list().items()}
         self._repeating: dict[str, Rule] = {}
         for row in table():
-            rule = Rule(resolve(row, self.options), dummy=row.basic == "D")
+            rule = Rule(resolve(row, self.options), _described(row, self.options), dummy=row.basic == "D")
             if len(row.tag) == 8 and "x" not in row.tag:
                 self._rules[int(row.tag, 16)] = rule
             else:
@@ -192,6 +193,14 @@ class Profile:
     def digest(self) -> str:
         """Tells one way of cleaning from another: rules and options."""
         return hashlib.sha256(json.dumps([self.name, table_sha256()]).encode()).hexdigest()
+
+
+def _described(row: Row, options: tuple[str, ...]) -> str:
+    """What may stand in an attribute kept for what it says of a patient in general: it must not say who that is."""
+    option = "retain_patient_characteristics"
+    if option not in options or row.options.get(option) != "K" or not row.tag.isalnum() or "x" in row.tag:
+        return ""
+    return {"CS": "term", "SH": "scan", "LO": "scan"}.get(vr_of(int(row.tag, 16)), "")
 
 
 def resolve(row: Row, options: tuple[str, ...]) -> Action:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from importlib.resources import files
 
@@ -50,6 +50,7 @@ _PATTERNS = re.compile(
             rf"\b(?:{_MONTHS})[A-Z]*[ .,\-]*(?:19|20)\d{{2}}\b",
             rf"\b{_DAY} ?(?:{_WHOLE_MONTHS})\b|\b(?:{_WHOLE_MONTHS}) {_DAY}\b",
             r"\b(?:9\d|1[0-2]\d) ?-?(?:ANS|ANNEES|YEARS?|YRS?|YO|Y/O)\b",  # ages that few people reach
+            r"\b(?:CHAMBRE|CH|ROOM|RM|LIT|BED)\.? ?\d",
             r"@|HTTPS?:|WWW\.|#|N[O°º]\.? ?\d",
             r"\^",  # parts of a person's name
             rf"\b(?:{_TITLES})\b",
@@ -63,18 +64,31 @@ _PATTERNS = re.compile(
 _SHORT_DATE = re.compile(r"\d{1,3}[./\-]\d{1,2}[./\-]\d{1,3}")
 _ENCODED = re.compile(r"(?:[A-Z0-9]*[a-z]+[A-Z0-9]+){3,}[A-Za-z0-9]*=*|=+$")
 _WRITTEN = re.compile(rb"[ -\xff]{4,}")  # shades are seldom so long without a byte that no writing has
+_PRINTED = re.compile(rb"[ -~]{10,}")
 _GENERIC = frozenset(_TITLES.split("|"))
 _NAME_PARTS = re.compile(r"[\s^=,;/()\[\]<>\"]+")
 _SHORTEST = 4  # shorter tokens are looked for as whole words only
 _SHORTEST_NUMBER = 6  # shorter numbers too: three figures of a distance are no record number
+_MOST_FIGURES = 6  # of the numbers in a term: fewer than a telephone or record number has
+_LEAST_NUMBER = 1000  # 0000100 is a record number; 100 are kilovolts
 _SHORTEST_SQUEEZED = 6  # without what stands between their letters
+
+
+# Letters that Unicode does not take apart, as their languages write them without.
+_WHOLE_LETTERS = str.maketrans(
+    {"œ": "oe", "Œ": "OE", "æ": "ae", "Æ": "AE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "ð": "d",
+     "Ð": "D", "þ": "th", "Þ": "TH", "ı": "i", "ß": "ss", "ẞ": "SS", "ħ": "h", "Ħ": "H", "’": "'", "‘": "'", "ʼ": "'"}
+)  # fmt: skip
+_UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "AE", "Ö": "OE", "Ü": "UE", "ø": "oe", "Ø": "OE",
+                          "å": "aa", "Å": "AA"})  # fmt: skip
 
 
 def plain(text: str) -> str:
     """Upper case without accents: the form in which words are compared."""
     if text.isascii():
         return text.upper()
-    return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)).upper()
+    apart = unicodedata.normalize("NFKD", text.translate(_WHOLE_LETTERS))
+    return "".join(c for c in apart if not unicodedata.combining(c)).upper()
 
 
 @cache
@@ -97,7 +111,12 @@ def in_vocabulary(text: str) -> bool:
         if not (word.isdigit() and word.isascii() and len(word) <= 3):
             return False
         figures += len(word)
-    return figures <= 6
+    return figures <= _MOST_FIGURES
+
+
+def few_figures(text: str) -> bool:
+    """Whether the numbers of a text have no more figures together than a term has."""
+    return sum(len(word) for word in _WORDS.findall(text) if word.isdigit()) <= _MOST_FIGURES
 
 
 class Identifiers:
@@ -108,6 +127,7 @@ class Identifiers:
     """
 
     def __init__(self, tokens: Iterable[str], short: Iterable[str] = (), names: Iterable[str] = ()) -> None:
+        names = tuple(names)
         self.tokens = frozenset(token for token in tokens if token)
         self.short = frozenset(plain(token) for token in short)
         self._names = tuple({plain(name) for name in names})
@@ -115,9 +135,14 @@ class Identifiers:
         forms |= {name[::-1] for name in self._names}
         self._forms = tuple(forms)
         self._starts = frozenset(form[:_SHORTEST] for form in forms)
+        self._brief = tuple(form for form in forms if len(form) < _SHORTEST)  # names of two or three signs
         self._figures = tuple(form for form in forms if form.isdecimal())
-        self.numbers = frozenset(int(form) for form in self._figures)
+        self.numbers = frozenset(number for number in map(int, self._figures) if number >= _LEAST_NUMBER)
         """Record, accession and telephone numbers of six figures and more, as numbers."""
+        self._written_numbers = frozenset(map(str, self.numbers)) | {form.lstrip("0") for form in self.short}
+        self._damaged = tuple(name for name in names if not name.isascii() or _SIGNS.search(name))
+        self._always = any(_SIGNS.search(name) for name in self._damaged)
+        self._patterns: tuple[re.Pattern[str], ...] | None = None
         self._squeezed: tuple[str, ...] | None = None
         self._needles: tuple[bytes, ...] | None = None
 
@@ -128,6 +153,10 @@ class Identifiers:
         for at in range(len(form) - _SHORTEST + 1):
             if form[at : at + _SHORTEST] in starts and any(token in form for token in self._forms):
                 return True
+        if any(token in form for token in self._brief):
+            return True
+        if self._damaged and (self._always or _ODD_SIGN.search(text)) and self._damaged_in(form):
+            return True
         if not self.short and not self._names:
             return False
         words = _WORDS.findall(form)
@@ -142,10 +171,21 @@ class Identifiers:
 
     def numbered_in(self, values: list[str]) -> bool:
         """Whether a number is an identifier, or an identifier's figures stand in it or are spread over several."""
-        if not self.short.isdisjoint(values):
+        if not self.short.isdisjoint(values) or not self._written_numbers.isdisjoint(map(_whole_number, values)):
             return True
         whole = "".join(c for value in values for c in value if c.isdigit())
         return any(figures in whole for figures in self._figures)
+
+    def spelled_in(self, codes: Sequence[float]) -> bool:
+        """Whether numbers are the codes of letters that name somebody: 84, 114, 101 ... as macros write them."""
+        letters = [chr(int(code)) for code in codes if code == code // 1 and 0x20 <= code <= 0xFF]
+        return _SHORTEST <= len(letters) == len(codes) and self.named_in("".join(letters))
+
+    def _damaged_in(self, form: str) -> bool:
+        """A name whose accents did not come through whole: B?langer, B&eacute;langer, BÃ©langer, B%C3%A9langer."""
+        if self._patterns is None:
+            self._patterns = tuple(re.compile(_damaged_form(name)) for name in self._damaged)
+        return any(pattern.search(form) for pattern in self._patterns)
 
     def _hidden(self, words: list[str]) -> bool:
         """Identifiers written with other separators, or none: 411 85 92, O Neill, TREM-BLAY."""
@@ -164,6 +204,44 @@ class Identifiers:
         squeezed = bytes(raw).lower().replace(b"\0", b"")  # without the zeros, UTF-16 reads as Latin-1
         searched = b"\0".join(_WRITTEN.findall(squeezed))
         return any(map(searched.__contains__, self._needles))
+
+    def stand_in_pixels(self, raw: bytes | memoryview) -> bool:
+        """The same of stored pixels, which spell a word of four or five letters by chance: such a one counts only
+        within a line of print.
+        """
+        if not self.stand_in(raw):
+            return False
+        squeezed = bytes(raw).lower().replace(b"\0", b"")
+        lines = b"\0".join(_PRINTED.findall(squeezed))
+        searched = b"\0".join(_WRITTEN.findall(squeezed))
+        return any(needle in (lines if len(needle) < 6 else searched) for needle in self._needles or ())
+
+
+_DAMAGED = (
+    r"(?:[^A-Z0-9\s]{1,4}|A[^A-Z0-9]{1,2}|AA|&#?\w{2,6};|(?:%[0-9A-F]{2}){1,3}|(?:=[0-9A-F]{2}){1,2}|"
+    r"\\'[0-9A-F]{2}|\\X[0-9A-F]{2,4}\\?|\\U\d{2,5}\??"
+)
+_SIGNS = re.compile(r"[^\w\s'’‘ʼ.\-]|_|\d|[\x80-\x9f]")  # what no name has
+_ODD_SIGN = re.compile(r"[^A-Za-z0-9\s.,()/\-]")
+
+
+def _damaged_form(name: str) -> str:
+    """A pattern, for text in its plain form, of a name with something else where its accents or unknown signs are."""
+    pieces = []
+    for piece in re.findall(r"[A-Za-z]+|[^A-Za-z]", unicodedata.normalize("NFC", name)):
+        if piece.isascii() and piece.isalpha():
+            pieces.append(piece.upper())
+        else:
+            known = plain(piece)
+            own = known if known.isalpha() else "[A-Z]{1,2}"
+            pieces.append(f"{_DAMAGED}|{re.escape(known) if known.isalpha() else own})")
+    return "".join(pieces)
+
+
+def _whole_number(value: str) -> str:
+    """A number without sign, leading zeros and a fraction of zeros; as it is where it is none."""
+    whole, _, fraction = value.strip().lstrip("+-").partition(".")
+    return whole.lstrip("0") if not fraction.strip("0") else value
 
 
 @lru_cache(maxsize=4096)
@@ -189,10 +267,16 @@ _CHARACTER_SETS = (
 )  # fmt: skip
 
 
+_UNITS = "ΜΩ"  # of micro and ohm
+
+
 def passes_scan(text: str, identifiers: Identifiers) -> bool:
     """Whether text shows neither an identifier of this file nor the pattern of any."""
-    if not text.isprintable() or _PATTERNS.search(plain(text)) or _ENCODED.search(text) or _two_names(text):
+    form = plain(text)
+    if not text.isprintable() or _PATTERNS.search(form) or _ENCODED.search(text) or _two_names(text):
         return False
+    if not form.isascii() and any(c.isalpha() and not c.isascii() and c not in _UNITS for c in form):
+        return False  # a script in which nobody looks for names here, or letters that pass for Latin ones
     return not identifiers.named_in(text) and not identifiers.abbreviated_in(text)
 
 
@@ -285,12 +369,14 @@ class _Collector:
                 self._name(text)
         elif vr in _DATED:
             if tag in _BIRTH:
-                self._date(element.raw.decode("latin-1").strip())
+                self._birth(element.raw.decode("latin-1").strip())
         elif _names_somebody(tag):
             for text in _readings(element.raw, encodings):
                 self._text(text)
 
     def _name(self, text: str) -> None:
+        if not plain(text).isascii():  # scripts that write a name as one word of two or three signs
+            self.tokens |= {"".join(_WORDS.findall(group)) for group in text.split("=") if _in_other_script(group)}
         for part in _NAME_PARTS.split(text.replace("\\", " ")):
             word = part.strip(".'")
             if plain(word) in _GENERIC:
@@ -298,6 +384,7 @@ class _Collector:
             if len(word) >= _SHORTEST and not word.isdigit():
                 self.tokens.add(word)  # a name is a name, even where it is also a word (Côté, Droit)
                 self.names.add(word)
+                self.tokens |= _spellings(word)
                 if "-" in word:  # each half of Marie-Ève and of Tremblay-Roy
                     self._name(word.replace("-", " "))
             else:
@@ -335,11 +422,28 @@ class _Collector:
         elif len(word) >= 2 and not word.isdigit():
             self.short.add(word)
 
-    def _date(self, text: str) -> None:
+    def _birth(self, text: str) -> None:
         if len(text) >= 8 and text[:8].isdigit():
             year, month, day = text[:4], text[4:6], text[6:8]
+            self.short |= {year[2:] + month + day, day + month + year[2:], month + day + year[2:]}
             self.tokens |= {f"{year}{month}{day}", f"{day}{month}{year}"}
             self.tokens |= {mark.join(parts) for mark in "-./ " for parts in ((year, month, day), (day, month, year))}
+
+
+def _in_other_script(group: str) -> bool:
+    letters = [c for c in plain(group) if c.isalpha()]
+    return len(letters) >= 2 and not any(c.isascii() for c in letters)
+
+
+def _spellings(name: str) -> set[str]:
+    """Other ways to write a name: marks left out, umlauts written out or in, accented letters dropped."""
+    letters = "".join(_WORDS.findall(name))
+    form = plain(letters)
+    found = {letters, plain(letters.translate(_UMLAUTS))}
+    found |= {form.replace(pair, pair[0]) for pair in ("AE", "OE", "UE") if len(form) > _SHORTEST}
+    dropped = "".join(c for c in letters if c.isascii())
+    found |= {dropped} if len(dropped) > _SHORTEST else set()
+    return {spelling for spelling in found if len(spelling) >= _SHORTEST and not spelling.isdigit()}
 
 
 _HARVESTED = _NAMING_TEXT | _DATED | {"UI"}
@@ -354,7 +458,17 @@ def _readings(raw: bytes, encodings: list[str]) -> set[str]:
         found.add(raw.decode("utf-8"))
     except UnicodeDecodeError:
         found.add(raw.decode("latin-1"))
-    return found
+    return found | set(filter(None, map(_encoded_once, found)))
+
+
+def _encoded_once(text: str) -> str:
+    """Text that was encoded twice (BÃ©langer), once; empty where it was not."""
+    for encoding in ("latin-1", "cp1252"):
+        try:
+            return text.encode(encoding).decode("utf-8")
+        except UnicodeError:
+            continue
+    return ""
 
 
 @cache

@@ -16,6 +16,7 @@ from radia.dicom.text import Identifiers
 from radia.errors import Reason, Refusal
 
 _HEAD = 4096  # bytes of the pixel data that are searched as well: there a stream keeps its comments
+_FEW = 16  # fewer bytes than that are looked at together with the header
 _STATED = frozenset(
     {0x00080005, 0x00100010, 0x00100020, 0x00100030, 0x00101010, 0x00280301, 0x00280303}
     | {0x00120062, 0x00120063, 0x00120064, 0x7FE00010}
@@ -44,7 +45,7 @@ def verify(
     pieces: the file to be; pixels: its pixel data; made: our own values (pseudonyms, new UIDs, moved dates), which may
     resemble an identifier by chance; methods: the codes of what was done, which the file must state, no more, no less.
     """
-    bulk = [] if pixels is None else [part for part in (pixels.value, *(pixels.fragments or ())) if len(part) > _HEAD]
+    bulk = [] if pixels is None else [part for part in (pixels.value, *(pixels.fragments or ())) if len(part) > _FEW]
     large = set(map(id, bulk))
     header = b"".join(piece for piece in pieces if id(piece) not in large)
     if header[:132] != _PREAMBLE:
@@ -55,7 +56,7 @@ def verify(
             header = header.replace(value, b"")
         if identifiers.stand_in(header):
             raise Refusal(Reason.RESIDUAL_IDENTIFIER, "in the header")
-    if any(identifiers.stand_in(part[:_HEAD]) for part in bulk):
+    if any(identifiers.stand_in_pixels(part[:_HEAD]) for part in bulk):
         raise Refusal(Reason.RESIDUAL_IDENTIFIER, "in the pixel data")
 
 
