@@ -24,7 +24,7 @@ from tests.spec.hard_files import KINDS, SYNTAXES, HardFile, _code, _reference, 
 __all__ = ["KINDS", "RENAMING", "SYNTAXES", "build", "leaked", "pixels"]
 
 KEPT_TEXT = ("Manufacturer", "ConvolutionKernel", "StudyDescription", "ImageComments")
-"""Two that stay under every option where nothing speaks against their text, two that stay where descriptors are cleaned."""
+"""Two stay under every option where nothing speaks against their text, two where descriptors are cleaned."""
 
 
 RENAMING: set[str] = set()
