@@ -1,6 +1,6 @@
 """The evaluation of models: on files (`radia evaluate`), candidate against model in use, figures and the report page.
 
-The metrics themselves are in radia/metrics.py, the estimates under label noise in radia/estimate.py.
+The metrics themselves are in radia/metrics/, the estimates under label noise in radia/estimate.py.
 """
 
 from radia.evaluate.candidate import comparison_rows, evaluate_candidate, headline, sentence, worst_cells
