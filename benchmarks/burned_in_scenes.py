@@ -164,6 +164,8 @@ def burn(
     lines, font = drawn([marker or sentence(chance) for _ in range(number)], height, chance, held_out=held_out)
     lines = [np.rot90(line, turn) for line in lines]
     place = _place(lines[0].shape, stored.shape, chance, taken, corner=marker != "" or chance.random() < 0.35)
+    if place and marker and _is_marked(stored, place):
+        place = None
     if place is None:
         return []
     taken.append(place)
@@ -205,6 +207,14 @@ def _place(
         if not any(around.meets(other) for other in taken):
             return box
     return None
+
+
+def _is_marked(stored: Gray, place: Box) -> bool:
+    """Whether something stands out there already: a marker of the radiograph's own, the edge of a plate."""
+    part = stored[place.y0 : place.y1, place.x0 : place.x1].astype(float)
+    return float(np.ptp(np.percentile(part, (0.5, 99.5)))) > 0.3 * float(
+        np.ptp(np.percentile(stored[::4, ::4], (1, 99)))
+    )
 
 
 def _ink(

@@ -32,11 +32,15 @@ _LEGIBLE = 1.9  # sum of the confidences of the characters read: two certain one
 _CERTAIN, _SURE = (2.5, 0.65), 0.85  # from that sum on, their mean may be lower
 _WORTH = 0.2  # log odds below which a line that the detection network did not see is not read
 _LIKELY = 0.5  # log odds that strokes alone must have, where the detection network saw nothing
+_PITCH = 1.2  # heights of a line for each of its letters: what has fewer is no text, unless surely read
+_LONG, _BEGINNING = 13, 9  # heights: of a longer line, the beginning is read first
 _ALONE = 0.9  # the confidence of a single letter that is a marker
 _HOPELESS = 0.4  # so little after two readings: a third will not do
 _WORDS = re.compile(r"[A-Z0-9]+")
 
 _LOOKALIKES = str.maketrans("01|!", "OIII")
+_MISREAD = str.maketrans("0Q1JL|!858V", "OOIIIIIBSBU")  # letters that small or faint ones are taken for
+_WORD = 4  # letters of a marker from which on one that is misread so is known again
 
 
 def find_text(stored: NDArray[Any]) -> list[Box]:
@@ -106,7 +110,7 @@ def _named(seen: list[Line], likely: list[Line], rows: int, cols: int) -> list[B
         core = line.core(rows, cols)
         if any(core.shared(other) >= 0.8 * core.area for other in found):
             continue
-        if any(core.shared(mark) >= 0.7 * core.area for mark in marks):
+        if any(_is_inside(core, mark) for mark in marks):
             continue
         if not line.score and line.odds() < _WORTH:
             continue
@@ -116,11 +120,25 @@ def _named(seen: list[Line], likely: list[Line], rows: int, cols: int) -> list[B
                 continue
             if reading.words <= markers():
                 mark = tight(part).scaled(line.scale, rows, cols)
-                if not any(mark.shared(other) >= 0.3 * mark.area for other in found):  # a letter of a line
+                of_a_line = any(mark.shared(other) >= 0.3 * mark.area for other in found)
+                if not of_a_line and (reading.letters > 1 or (line.score and _is_letter(mark))):
                     marks.append(mark)
             else:
                 found.append(whole(part).scaled(line.scale, rows, cols))
     return [_clear_of(box, marks) for box in found]
+
+
+def _is_inside(core: Box, mark: Box) -> bool:
+    """Whether a line is no more than a marker: a further letter would reach out of it."""
+    edge = 0.35 * min(mark.x1 - mark.x0, mark.y1 - mark.y0)
+    across = core.x0 >= mark.x0 - edge and core.x1 <= mark.x1 + edge
+    return across and core.y0 >= mark.y0 - edge and core.y1 <= mark.y1 + edge
+
+
+def _is_letter(mark: Box) -> bool:
+    """Whether it has the shape of one letter."""
+    wide, high = mark.x1 - mark.x0, mark.y1 - mark.y0
+    return 0.25 * high <= wide <= 1.8 * high
 
 
 def _beside(line: Line, marks: list[Box]) -> list[Line]:
@@ -131,14 +149,13 @@ def _beside(line: Line, marks: list[Box]) -> list[Line]:
         return [line]
     mark, others = held[0], held[1:]
     m0, m1 = (mark.y0, mark.y1) if line.standing else (mark.x0, mark.x1)
-    b0, b1, high = (box.y0, box.y1, box.x1 - box.x0) if line.standing else (box.x0, box.x1, box.y1 - box.y0)
+    b0, b1 = (box.y0, box.y1) if line.standing else (box.x0, box.x1)
     edge = max(min(mark.x1 - mark.x0, mark.y1 - mark.y0) // 8, 1)
     parts: list[Line] = []
     for start, stop in ((b0, (m0 - edge) // scale), (-(-(m1 + edge) // scale), b1)):
-        if stop - start < high:
+        if stop - start < line.height:
             continue
-        piece = Box(box.x0, start, box.x1, stop) if line.standing else Box(start, box.y0, stop, box.y1)
-        parts += _beside(Line(line.heat, piece, line.score), others)
+        parts += _beside(line.cut(start - b0, stop - b0), others)
     return parts
 
 
@@ -178,21 +195,32 @@ def _is_legible(line: Line, reading: _Reading) -> bool:
         return False
     if reading.mean >= _SURE:
         return True
+    if line.length > (1 + _PITCH * reading.letters) * line.height:
+        return False
     enough, sure = _CERTAIN
     return reading.confidence >= enough and reading.mean >= sure and (line.score > 0 or line.odds() >= _LIKELY)
 
 
 def _read(line: Line) -> _Reading:
-    """The best reading: of gray and of strokes, turned as it may be."""
+    """The best reading: of gray and of strokes, turned as it may be. Of a long line, if that says enough, of a part."""
+    if line.length > _LONG * line.height:
+        part = _best_reading(line.cut(0, _BEGINNING * line.height), least=_SURE)
+        if part.mean >= _SURE and part.letters > 3 and not part.words <= markers():
+            return part
+    return _best_reading(line)
+
+
+def _best_reading(line: Line, *, least: float = 0.0) -> _Reading:
     best = _Reading(frozenset(), 0.0, 0)
     for number, picture in enumerate(_pictures(line)):
         text, confidence = network("rec").read(picture)
         form = plain(text).translate(_LOOKALIKES) if plain(text).translate(_LOOKALIKES) in markers() else plain(text)
-        reading = _Reading(frozenset(_WORDS.findall(form)), confidence, sum(c.isalnum() for c in form))
+        words = frozenset(map(_as_marker, _WORDS.findall(form)))
+        reading = _Reading(words, confidence, sum(c.isalnum() for c in form))
         if confidence > best.confidence:
             best = reading
-        if reading.mean > 0.9:
-            break  # sure enough
+        if reading.mean > 0.9 or best.mean < least:
+            break  # sure enough, or not sure enough for a part
         if number == 1 and best.confidence < _HOPELESS:
             break
     return best
@@ -204,6 +232,18 @@ def _pictures(line: Line) -> Iterator[NDArray[np.uint8]]:
     drawn, gray = place.picture(), place.plain()
     for picture in (drawn, gray, drawn[::-1, ::-1], gray[::-1, ::-1]):
         yield np.ascontiguousarray(picture)
+
+
+def _as_marker(word: str) -> str:
+    """The marker that this word must be, or the word."""
+    if len(word) == 2 and word[0] == word[1] and word[0] in markers():
+        return word[0]  # two of the same side beside each other
+    return _misread_markers().get(word.translate(_MISREAD), word) if len(word) >= _WORD else word
+
+
+@cache
+def _misread_markers() -> dict[str, str]:
+    return {word.translate(_MISREAD): word for word in markers() if len(word) >= _WORD}
 
 
 @cache

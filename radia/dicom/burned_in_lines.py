@@ -45,6 +45,23 @@ class Line:
         """Its box as a place."""
         return Place(self.heat.level, self.box, self.standing)
 
+    @property
+    def height(self) -> int:
+        """Of its box, across the line."""
+        return self.box.x1 - self.box.x0 if self.standing else self.box.y1 - self.box.y0
+
+    @property
+    def length(self) -> int:
+        """Of its box, along the line."""
+        return self.box.y1 - self.box.y0 if self.standing else self.box.x1 - self.box.x0
+
+    def cut(self, start: int, stop: int) -> Line:
+        """What lies between two places along it, from the left or from above."""
+        box = self.box
+        if self.standing:
+            return Line(self.heat, Box(box.x0, box.y0 + start, box.x1, min(box.y0 + stop, box.y1)), self.score)
+        return Line(self.heat, Box(box.x0 + start, box.y0, min(box.x0 + stop, box.x1), box.y1), self.score)
+
     def odds(self) -> float:
         """The mean log odds of the likely steps inside; very low where there are none."""
         box = self.box
