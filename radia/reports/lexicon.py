@@ -27,6 +27,7 @@ OTHER = "other abnormality"
 NORMAL = "nothing abnormal"
 """A statement that something is as it should be."""
 NOT_A_FINDING = "not a finding"
+NO_ABNORMALITY = "no abnormality"
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _GAP = "~"
 _BARRIERS = frozenset(
@@ -67,13 +68,14 @@ class Meaning:
 
     kind: 'finding', 'subject', 'predicate' or 'cue'. name: the finding (or OTHER, NORMAL), the state or the cue.
     value: what a phrase says of its finding by itself; None where the words around it decide. also: further findings
-    that the same phrase names (hydropneumothorax).
+    that the same phrase names (hydropneumothorax). sign: whether it is what a finding looks like and not its name.
     """
 
     kind: str
     name: str
     value: float | None = None
     also: tuple[str, ...] = ()
+    sign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +218,11 @@ class Lexicon:
             if meaning is None:
                 place += 1
                 continue
+            if meaning.name == NO_ABNORMALITY:
+                named_end, named = _longest(self._root, keys, end - 1, tokens)
+                if named is not None and named.kind == "finding" and named_end > end:
+                    # "pas de lésion alvéolaire" denies that finding, and not every lesion
+                    meaning, end = Meaning("cue", "negation ahead"), end - 1
             found.append(Found(meaning, place, end))
             place = end
         return found
@@ -245,6 +252,10 @@ def _longest(
                 end, meaning = _longest(following, keys, place + 1, tokens)
                 if meaning is not None and _better(end, meaning, best_end, best):
                     best_end, best = end, meaning
+        if tokens[place].text == "(" and node.following:
+            end, meaning = _longest(node, keys, place + 1, tokens)
+            if meaning is not None and end > place + 1 and _better(end, meaning, best_end, best):
+                best_end, best = end, meaning
     behind = node.after_gap
     if behind is not None:
         for at in range(place, min(place + node.gap + 1, len(keys))):
@@ -278,6 +289,7 @@ def _phrases(source: Mapping[str, Any]) -> Iterator[tuple[str, Meaning]]:
     for name, part in source["findings"].items():
         for heading, value in (("terms", None), ("present", 1.0), ("absent", 0.0), ("uncertain", -1.0)):
             yield from ((p, Meaning("finding", name, value)) for p in _expanded(part.get(heading, ())))
+        yield from ((p, Meaning("finding", name, sign=True)) for p in _expanded(part.get("signs", ())))
         yield from ((p, Meaning("cue", NOT_A_FINDING)) for p in _expanded(part.get("not", ())))
     for name, part in source["states"].items():
         yield from ((p, Meaning("subject", name)) for p in _expanded(part["subject"]))

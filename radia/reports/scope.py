@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from radia.findings import ABSENT, PRESENT, UNCERTAIN
-from radia.reports.lexicon import NORMAL, OTHER, Found, Lexicon
+from radia.reports.lexicon import NORMAL, OTHER, Found, Lexicon, Meaning
 from radia.reports.text import Word
 
 DEVICES = "Support Devices"
@@ -57,6 +57,7 @@ class Mention:
     end: int
     value: float = PRESENT
     settled: bool = False
+    sign: bool = False
     cues: list[str] = field(default_factory=list)
 
     def say(self, value: float, cue: str) -> None:
@@ -88,6 +89,7 @@ def mentions(tokens: Sequence[Word], lexicon: Lexicon) -> list[Mention]:
     _apply_behind(items, tokens)
     _apply_near(items)
     _apply_between(items)
+    _doubt_signs([item.mention for item in items if item.mention])
     told = [item.mention for item in items if item.mention and item.mention.value == item.mention.value]
     return told + normal
 
@@ -101,7 +103,9 @@ def _with_states(found: Sequence[Found], lexicon: Lexicon, tokens: Sequence[Word
         meaning = phrase.meaning
         if meaning.kind == "finding":
             value = PRESENT if meaning.value is None else meaning.value
-            mention = Mention((meaning.name, *meaning.also), phrase.start, phrase.end, value, meaning.value is not None)
+            settled = meaning.value is not None
+            names = (meaning.name, *meaning.also)
+            mention = Mention(names, phrase.start, phrase.end, value, settled, meaning.sign)
             items.append(_Item(phrase.start, phrase.end, mention=mention))
         elif meaning.kind == "subject":
             items.extend(_state_items(found, index, lexicon, tokens))
@@ -131,6 +135,8 @@ def _predicate(found: Sequence[Found], index: int, values: Iterable[str], tokens
     subject = found[index]
     before, between = _ahead_of_doubt(found, index)
     behind = next(_following_predicates(found, index, values), None)
+    if before and before.meaning.name == "no abnormality":
+        before = _as_normal(before)
     ahead = before if before and before.meaning.kind == "predicate" and before.meaning.name in values else None
     if ahead and subject.start - ahead.end - between > 1:
         ahead = None
@@ -141,6 +147,11 @@ def _predicate(found: Sequence[Found], index: int, values: Iterable[str], tokens
     if behind or ahead:
         return behind or ahead
     return _shared_predicate(found, index, values)
+
+
+def _as_normal(found: Found) -> Found:
+    """A cue that says "nothing abnormal", as the predicate of a part that it stands beside."""
+    return Found(Meaning("predicate", "normal"), found.start, found.end)
 
 
 def _ahead_of_doubt(found: Sequence[Found], index: int) -> tuple[Found | None, int]:
@@ -154,6 +165,7 @@ def _ahead_of_doubt(found: Sequence[Found], index: int) -> tuple[Found | None, i
 
 
 def _following_predicates(found: Sequence[Found], index: int, values: Iterable[str]) -> Iterator[Found]:
+    joined = False
     for phrase in found[index + 1 :]:
         kind, name = phrase.meaning.kind, phrase.meaning.name
         if kind == "predicate":
@@ -163,8 +175,12 @@ def _following_predicates(found: Sequence[Found], index: int, values: Iterable[s
             return
         if kind == "finding":
             return
+        if kind == "cue" and name == NORMAL and joined and "normal" in values:
+            yield _as_normal(phrase)  # "coeur et poumons normaux"
+            return
         if kind == "cue" and name in {"end of scope", "onset"}:
             return
+        joined = name == "and"
 
 
 def _shared_predicate(found: Sequence[Found], index: int, values: Iterable[str]) -> Found | None:
@@ -200,7 +216,9 @@ def _apply_ahead(items: Sequence[_Item], tokens: Sequence[Word], lexicon: Lexico
                 joined = False
         elif name == "onset" and _follows_denial(items, index):
             continue  # "pas d'apparition de", "no development of"
-        elif name in {"end of scope", "onset", "weak end", "colon", "neutral"}:
+        elif name == "colon" and _opens_list(items, index):
+            continue
+        elif name in {"end of scope", "otherwise", "onset", "weak end", "colon", "neutral"}:
             if name != "neutral" or value == _HISTORY:
                 value = None
         elif name in {"comma", "and"} and value is not None:
@@ -216,6 +234,12 @@ def _apply_ahead(items: Sequence[_Item], tokens: Sequence[Word], lexicon: Lexico
 def _follows_denial(items: Sequence[_Item], index: int) -> bool:
     before = items[index - 1] if index else None
     return before is not None and before.cue == "negation ahead" and before.end == items[index].start
+
+
+def _opens_list(items: Sequence[_Item], index: int) -> bool:
+    """Whether a colon stands right behind what is said of the list that it opens ("absence de :")."""
+    before = items[index - 1] if index else None
+    return before is not None and before.cue in _AHEAD and before.cue != "answer" and before.end == items[index].start
 
 
 def _keeps(item: _Item, cue: str, value: float) -> bool:
@@ -353,6 +377,15 @@ def _apply_near(items: Sequence[_Item]) -> None:
             for other in _or_partners(items, mention):
                 if other.value == PRESENT and not other.settled:
                     other.say(UNCERTAIN, item.cue)
+
+
+def _doubt_signs(named: Sequence[Mention]) -> None:
+    """ "Blurred vessels that may be overload": a sign is as doubtful as what the sentence takes it for."""
+    for place, mention in enumerate(named):
+        if mention.sign and mention.value == PRESENT and not mention.settled:
+            meant = [later for later in named[place + 1 :] if not later.sign and later.findings == mention.findings]
+            if any(later.value == UNCERTAIN for later in meant):
+                mention.say(UNCERTAIN, "sign of what is doubted")
 
 
 def _only_new_denied(mention: Mention | None) -> None:

@@ -18,10 +18,12 @@ READ = frozenset({"findings", "impression"})
 UNHEADED = "none"
 ORGAN = "organ"
 """A heading that names a part ("Coeur :"): findings follow, and the part belongs to the sentence."""
-_UNLESS_REPORTING = frozenset({"indication", "technique", "comparison"})
+_UNLESS_REPORTING = frozenset({"indication", "order", "technique", "comparison"})
 _TITLES = frozenset({"dr", "dre", "drs", "mr", "mrs", "ms", "mme", "mlle", "m", "pr", "prof"})
 _ENDS_A_STATEMENT = frozenset({".", ",", ";", ":", ")", "•", "/", "\n", "\n\n", "et"})
 _LONGEST_INITIALS = 2
+_LONGEST_HEADING = 4
+"""Words between the known words of a heading and its colon."""
 _LONGEST_NAME = 2
 """Words after a title that are taken for a name."""
 
@@ -53,7 +55,7 @@ def sentences_to_read(text: str) -> tuple[list[Sentence], bool]:
             foreign = True
             continue
         words_of = lexicon(max(LANGUAGES, key=lambda name: (_score(count, name), name == main)))
-        rest = _without_aside(words_of, words_of.kept(tokens))
+        rest = _without_aside(words_of, words_of.kept(tokens), kept)
         if rest:
             kept.append(Sentence(rest, section, words_of))
     return kept, foreign
@@ -131,7 +133,9 @@ def _sectioned(pieces: list[tuple[list[Word], str]]) -> list[tuple[list[Word], s
         if tokens:
             result.append((tokens, place.section))
             place.has_content = True
-        nothing_follows = number > last_read and (end == "\n" or (end == "." and number > last_line))
+        asks_on = end == "?" and number + 1 < len(cut) and cut[number + 1][2] == "?"
+        stops = end in {".", "?"} and not asks_on
+        nothing_follows = number > last_read and (end == "\n" or (stops and number > last_line))
         unheaded_follow = end == "\n" and not findings_headed  # "Indication: ... / the findings / Conclusion: ..."
         closes = end == "\n\n" or nothing_follows or unheaded_follow or place.section == "identity"
         if place.has_content and closes and end and place.section not in READ:
@@ -145,7 +149,7 @@ def _last_end_before_findings(cut: list[tuple[list[Word], str, str]]) -> int:
     return max((i for i, (_, _, end) in enumerate(cut[: max(telling, 0)]) if end.startswith("\n")), default=-1)
 
 
-def _tells(tokens: list[Word]) -> bool:
+def _tells(tokens: Sequence[Word]) -> bool:
     return any(
         found.meaning.kind in {"finding", "subject"} or found.meaning.name == NORMAL
         for language in LANGUAGES
@@ -188,7 +192,9 @@ def _heading_at(tokens: list[Word], place: int, end: str, *, at_start: bool) -> 
         if found is None:
             continue
         after = found.end
-        alone = at_start and after == len(tokens) and end.startswith("\n")
+        alone = at_start and after == len(tokens) and (end[:1] == "\n" or (end == "•" and found.meaning.name != ORGAN))
+        if at_start and not alone and found.meaning.name != ORGAN:
+            after = _after_long_heading(words_of, tokens, after)
         plain = at_start or found.meaning.name in READ or found.meaning.name == ORGAN or after - place > 1
         if plain and after < len(tokens) and tokens[after].text == ":":
             return found.meaning.name, after + 1
@@ -197,13 +203,27 @@ def _heading_at(tokens: list[Word], place: int, end: str, *, at_start: bool) -> 
     return None
 
 
-def _without_aside(words_of: Lexicon, tokens: Sequence[Word]) -> Sequence[Word]:
+def _after_long_heading(words_of: Lexicon, tokens: list[Word], after: int) -> int:
+    """The place of the colon where a heading goes on to it ("Résultats de l'imagerie :"), naming no finding."""
+    for place in range(after, min(after + _LONGEST_HEADING + 1, len(tokens))):
+        if tokens[place].text == ":":
+            named = words_of.phrases(words_of.kept(tokens[after:place]))
+            return after if any(found.meaning.kind in {"finding", "subject", "predicate"} for found in named) else place
+        if not tokens[place].text.isalpha():
+            break
+    return after
+
+
+def _without_aside(words_of: Lexicon, tokens: Sequence[Word], before: Sequence[Sentence]) -> Sequence[Word]:
     """What is left of a sentence that begins as those do that state no finding: nothing, or what follows its mark.
 
+    What asks to look for something ("éliminer une pneumonie") is an order ahead of the findings, advice behind them.
     The mark is a colon; after a comparison ("compared with May, ...") it is a comma.
     """
     aside = words_of.starts(tokens, 0, root=words_of.asides) if tokens else None
     if aside is None or (aside.meaning.name in _UNLESS_REPORTING and words_of.reports(tokens)):
+        return tokens
+    if aside.meaning.name == "order" and any(_tells(sentence.words) for sentence in before):
         return tokens
     mark = "," if aside.meaning.name == "comparison" else ":"
     colon = next((i for i, token in enumerate(tokens) if token.text == mark), None)

@@ -9,13 +9,22 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 SENTENCE_END = frozenset({".", ";", "!", "\n", "\n\n", "•"})
 _TOKEN = re.compile(
-    r"(?<![a-z])[wsrch]/[opw](?![a-z])|[a-z0-9]+(?:[.,][0-9]+)*\+?|"
+    r"\(-\)|\+ ?/ ?-|±|(?<!=)=(?=\s*(?:0(?![.,]\d)|non|negatif|aucun|absent|none|no)\b)|"
+    r"#(?=\s?[a-z])|(?<![a-z])[wsrch]/[opw](?![a-z])|[a-z0-9]+(?:[.,][0-9]+)*\+?|"
     r"\n(?:[ \t\r\f\v]*\n)*|[.,;:!?()/•<>]|(?<![^\s(,;:.])ø(?=\s)|(?<=\s)[-*](?=\s)"
 )
+_SPOKEN = {"(-)": "negatif", "±": "possible", "=": ":"}
+"""Marks that stand for a word, in every language."""
+_BRACKETED = re.compile(r"((?:^|[\n.;:?!])\s*\[[a-z][a-z ,'/-]{2,40})\]")
+"""A heading in square brackets: "[Indication]"."""
+_GOES_ON_AFTER_QUESTION = frozenset(
+    (*SENTENCE_END, *",)?/:", *("ou", "et", "de", "d", "du", "soit", "vs", "versus", "or", "and", "of"))
+)
+"""What goes on with the sentence behind a question mark."""
 _PLAIN = {
     ord(c): d
     for c, d in {"’": "'", "‘": "'", "ʼ": "'", "`": "'", "–": "-", "—": "-", "‑": "-", "·": "•", "\xa0": " "}.items()
@@ -83,6 +92,8 @@ def _fold_with_offsets(text: str) -> tuple[str, list[int] | None]:
 def words(text: str) -> list[Word]:
     """The words and punctuation marks of a report, line ends among them. Decimals are one word."""
     folded, offsets = _fold_with_offsets(text)
+    if "[" in folded:
+        folded = _BRACKETED.sub(r"\1:", folded)
     breaks = _line_breaks(text)
     found: list[Word] = []
     for match in _TOKEN.finditer(folded):
@@ -98,6 +109,8 @@ def words(text: str) -> list[Word]:
                 continue
         elif mark in "-*":
             mark = "•"
+        elif mark in _SPOKEN or (mark[0] == "+" and len(mark) > 1):
+            mark = _SPOKEN.get(mark, "possible")
         found.append(Word(mark, start, end))
     return found
 
@@ -130,11 +143,17 @@ def _line_breaks(text: str) -> set[int]:
 
 
 def sentences(tokens: list[Word], abbreviations: frozenset[str]) -> Iterator[tuple[list[Word], str]]:
-    """Sentences and the mark that ended each. A full stop after an abbreviation or a single letter ends none."""
+    """Sentences and the mark that ended each. A full stop after an abbreviation or a single letter ends none.
+
+    A question mark belongs to the sentence that it ends, unless that goes on behind it ("pneumonie ? ou").
+    """
     sentence: list[Word] = []
-    for token in tokens:
+    for token, following in zip_longest(tokens, tokens[1:]):
         if token.text not in SENTENCE_END:
             sentence.append(token)
+            if token.text == "?" and following is not None and following.text not in _GOES_ON_AFTER_QUESTION:
+                yield sentence, "?"
+                sentence = []
             continue
         if token.text == "." and sentence and _abbreviates(sentence[-1].text, abbreviations):
             continue

@@ -49,7 +49,14 @@ def spec(name: str) -> list[tuple[str, dict[str, float]]]:
     return [(text.strip().replace(" / ", "\n"), expected(codes)) for codes, text in rows]
 
 
-SETS = ("french_reports", "french_prose", "french_prose_second", "french_prose_third")
+SETS = (
+    "french_reports",
+    "french_prose",
+    "french_prose_second",
+    "french_prose_third",
+    "french_prose_fourth",
+    "french_prose_fifth",
+)
 FRENCH_SETS = {name: spec(f"{name}.txt") for name in SETS}
 FRENCH = [row for rows in FRENCH_SETS.values() for row in rows]
 SAMPLE = FRENCH[::2]
