@@ -130,6 +130,7 @@ def _finding_json(model: Assessment, k: int) -> dict[str, Any]:
 
 
 def estimated(model: Assessment, k: int, metric: str, column: Column) -> Interval:
+    """A finding's metric with its limits; without, and with a `why`, where it cannot be computed."""
     value = float(model.values[metric][k])
     if not np.isfinite(value):
         return Interval(value, why=_missing(metric, column))
@@ -173,6 +174,7 @@ def _mean(model: Assessment, pool: str, metric: str) -> dict[str, Any]:
 
 
 def mean_limits(model: Assessment, metric: str, kept: list[int], value: float) -> tuple[float, float]:
+    """95% limits of a metric's mean over the findings `kept`."""
     if metric == "ece":
         return ece_limits(np.array([model.columns[k].gaps() for k in kept]), model.draws.gaps[:, kept])
     columns = [model.columns[k] for k in kept]

@@ -131,10 +131,12 @@ def crossing(rising: Callable[[float], float], start: float = 0.0, end: float = 
 
 
 def logit(part: Floats) -> Floats:
+    """The logarithm of the odds of proportions between 0 and 1."""
     return np.asarray(np.log(part) - np.log1p(-part))
 
 
 def expit(value: float) -> float:
+    """The proportion of a logit."""
     return float(1 / (1 + np.exp(-value)))
 
 
