@@ -2,9 +2,10 @@
 
 import dagster as dg
 
-from radia.settings import quiet_dependencies
+from radia.settings import open_secrets, quiet_dependencies
 
 quiet_dependencies()
+open_secrets()
 
 from pipelines import assets  # noqa: E402
 from pipelines.jobs import pacs, retrain  # noqa: E402

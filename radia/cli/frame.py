@@ -20,7 +20,7 @@ import click
 
 from radia import __version__
 from radia.errors import RadiaError, StorageFull
-from radia.settings import quiet_dependencies
+from radia.settings import log_lines, open_secrets, quiet_dependencies
 
 if TYPE_CHECKING:
     from radia.steps import Outcome, Run
@@ -54,6 +54,11 @@ def main() -> None:
     A site's data lies in $RADIA_DATA (data/ where it is not set).
     """
     quiet_dependencies()
+    open_secrets()
+    if log_lines():
+        from radia.operations.logs import write_lines
+
+        write_lines("radia")
 
 
 def prints(function: Callable[..., Any]) -> Callable[..., None]:

@@ -1,8 +1,9 @@
 """Logs of services: one JSON object a line, and nothing in it that a patient could be known by.
 
-RADIA's own messages name no value of a patient (radia.errors). Libraries do not promise that: a warning of pydicom quotes
-the value it stumbled on. So the text of a library's message is written only where the library never sees an object of a
-patient; of all others a line says who spoke, how loud and where, and so does every traceback: kinds and places, no text.
+RADIA's own messages name no value of a patient (radia.errors). Libraries do not promise that: a warning of pydicom
+quotes the value it stumbled on. So the text of a library's message is written only where the library never sees an
+object of a patient; of all others a line says who spoke, how loud and where, and so does every traceback: kinds and
+places, no text.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Database schemas: which are behind the code, and bringing them up to it.
 
-The ledger's migrations are RADIA's own (`radia.operations.migrations`); MLflow and Dagster bring theirs, and are asked in
-the same way where they keep their revision as Alembic does.
+The ledger's migrations are RADIA's own (`radia.operations.migrations`); MLflow and Dagster bring theirs, and are asked
+in the same way where they keep their revision as Alembic does.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from radia import registry
 from radia.errors import MigrationError
 from radia.settings import database_url, ledger_url
 from radia.workspace import Workspace
@@ -81,22 +82,36 @@ def schemas(site: Workspace) -> list[Schema]:
 
 
 def migrate(site: Workspace, *, administrator: str = "") -> list[Schema]:
-    """Brings every database of the site to this code's schema. Returns what each was before.
+    """Brings every database of the site to this code's schema, or makes it. Returns what those that were there were.
 
     administrator: the role that owns the ledger's tables, where services write as another. Raises MigrationError.
     """
+    from radia.services.instance import dagster_home
+
     before = schemas(site)
     url = database_url("ledger", role=administrator) if administrator else None
     upgrade_ledger(url or ledger_url(site))
-    store = database_url("mlflow") or site.mlflow_url
-    known = {schema.name for schema in before if schema.found}
-    if "MLflow" in known:
-        _run("mlflow", "db", "upgrade", store)
-    if "MLflow's accounts" in known:
-        _run("mlflow.server.auth", "db", "upgrade", "--url", store)
-    if (site.dagster_home / "dagster.yaml").is_file():
-        _run("dagster", "instance", "migrate")
+    if (server := database_url("mlflow")) is not None:
+        _run("mlflow", "db", "upgrade", server)
+        _run("mlflow.server.auth", "db", "upgrade", "--url", server)
+    elif sqlite_file(site.mlflow_url).is_file():
+        _run("mlflow", "db", "upgrade", site.mlflow_url)
+    else:
+        registry.champion(site)  # makes it, whole or not at all
+    dagster_home(site)
+    _run("dagster", "instance", "migrate")
     return before
+
+
+def sqlite_file(url: str) -> Path:
+    """The file of a SQLite database."""
+    return Path(sa.engine.make_url(url).database or "")
+
+
+def make_missing(site: Workspace) -> None:
+    """Makes the databases of a site that has none yet, before services that would all make them at once."""
+    if database_url("dagster") is None and not (site.dagster_home / "storage").is_dir():
+        migrate(site)
 
 
 def _run(module: str, *arguments: str) -> None:
@@ -108,8 +123,7 @@ def _run(module: str, *arguments: str) -> None:
 
 def _asked(name: str, url: str, scripts: Path, table: str) -> Schema | None:
     """None for a database that does not exist yet."""
-    parsed = sa.engine.make_url(url)
-    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
+    if url.startswith("sqlite") and not sqlite_file(url).is_file():
         return None
     config = _scripts(scripts, table)
     engine = _engine(url)

@@ -1,7 +1,7 @@
 """The secrets of a served RADIA, made once, each in a file that its owner alone can read.
 
-Passwords of databases stand in files as libpq reads them ($PGPASSFILE), one for each kind of service, so that none holds
-a password it does not need.
+Passwords of databases stand in files as libpq reads them ($PGPASSFILE), one for each kind of service, so that none
+holds a password it does not need.
 """
 
 from __future__ import annotations

@@ -195,9 +195,7 @@ def _python(module: str, *arguments: str) -> tuple[str, ...]:
 
 SERVICES = (
     Service("mlflow", "experiments, candidates, approval", 5000, _mlflow, health="/health", page="/"),
-    Service(
-        "dagster-code", "the pipeline's definitions; runs work here", 4000, _dagster_code, check=_dagster_code_check
-    ),
+    Service("dagster-code", "the pipeline's code; runs work here", 4000, _dagster_code, check=_dagster_code_check),
     Service(
         "dagster-webserver",
         "the pipeline: assets, runs, schedules",

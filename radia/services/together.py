@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from radia.errors import RadiaError
+from radia.operations.schema import make_missing
 from radia.services.catalogue import LOOPBACK, Service, find
 from radia.services.instance import dagster_home
 from radia.services.overview import serve_overview
@@ -55,7 +56,8 @@ def serve_all(site: Workspace, *, ports: Mapping[str, int], page_port: int) -> N
     for name, port in [("the page", page_port), *((service.name, port) for service, port in wanted)]:
         _refuse_taken(name, port)
     signal.signal(signal.SIGTERM, _interrupt)
-    environment = _environment(site, dict((service.name, port) for service, port in wanted))
+    make_missing(site)
+    environment = _environment(site, {service.name: port for service, port in wanted})
     started: list[Started] = []
     try:
         for service, port in wanted:

@@ -1,1 +1,1 @@
-"""How the ledger's tables became what they are (Alembic): one module of `versions` a released schema, none ever changed."""
+"""How the ledger's tables became what they are (Alembic): a module of `versions` a released schema, never changed."""
