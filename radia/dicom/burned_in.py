@@ -32,10 +32,12 @@ _LEGIBLE = 1.9  # sum of the confidences of the characters read: two certain one
 _CERTAIN, _SURE = (2.5, 0.65), 0.85  # from that sum on, their mean may be lower
 _WORTH = 0.2  # log odds below which a line that the detection network did not see is not read
 _LIKELY = 0.5  # log odds that strokes alone must have, where the detection network saw nothing
+_LARGE, _LIKELY_LARGE = 1 / 16, 2.0  # of the side of the image; of letters as high as ribs, more is asked
 _PITCH = 1.2  # heights of a line for each of its letters: what has fewer is no text, unless surely read
 _LONG, _BEGINNING = 13, 9  # heights: of a longer line, the beginning is read first
 _ALONE = 0.9  # the confidence of a single letter that is a marker
-_HOPELESS = 0.4  # so little after two readings: a third will not do
+_PIECES = 3  # that are read again at an end of a line, one after the other
+_HOPELESS = 0.8  # so little after two readings: a third will not do
 _WORDS = re.compile(r"[A-Z0-9]+")
 
 _LOOKALIKES = str.maketrans("01|!", "OIII")
@@ -92,6 +94,8 @@ class _Reading:
     words: frozenset[str]
     confidence: float
     letters: int
+    picture: int = 0
+    """In which of its pictures."""
 
     @property
     def mean(self) -> float:
@@ -104,13 +108,12 @@ def _named(seen: list[Line], likely: list[Line], rows: int, cols: int) -> list[B
     One line is found at several scales, and at some in pieces. The whole one of the finest scale is read first; what
     lies in a line that was read is not read again, and of a line about a marker only what is beside the marker.
     """
+    read: list[tuple[Line, _Reading]] = []
     found: list[Box] = []
     marks: list[Box] = []
     for line in (*_whole_ones_first(seen, rows, cols), *_whole_ones_first(likely, rows, cols)):
         core = line.core(rows, cols)
-        if any(core.shared(other) >= 0.8 * core.area for other in found):
-            continue
-        if any(_is_inside(core, mark) for mark in marks):
+        if core.share_in(found) >= 0.8 or any(_is_inside(core, mark) for mark in marks):
             continue
         if not line.score and line.odds() < _WORTH:
             continue
@@ -118,14 +121,19 @@ def _named(seen: list[Line], likely: list[Line], rows: int, cols: int) -> list[B
             reading = _read(part)
             if not _is_legible(part, reading):
                 continue
-            if reading.words <= markers():
-                mark = tight(part).scaled(line.scale, rows, cols)
-                of_a_line = any(mark.shared(other) >= 0.3 * mark.area for other in found)
-                if not of_a_line and (reading.letters > 1 or (line.score and _is_letter(mark))):
-                    marks.append(mark)
-            else:
-                found.append(whole(part).scaled(line.scale, rows, cols))
-    return [_clear_of(box, marks) for box in found]
+            if not reading.words <= markers():
+                read.append((part, reading))
+                found.append(part.full(rows, cols))
+                continue
+            mark = tight(part).scaled(line.scale, rows, cols)
+            of_a_line = any(mark.shared(other) >= 0.3 * mark.area for other in found)
+            if not of_a_line and (reading.letters > 1 or (line.score and _is_letter(mark))):
+                marks.append(mark)
+    boxes = []
+    for line, reading in read:
+        box = _to_its_ends(line, reading).scaled(line.scale, rows, cols)
+        boxes.append(_clear_of(box, marks, line.core(rows, cols)))
+    return boxes
 
 
 def _is_inside(core: Box, mark: Box) -> bool:
@@ -159,17 +167,16 @@ def _beside(line: Line, marks: list[Box]) -> list[Line]:
     return parts
 
 
-def _clear_of(box: Box, marks: list[Box]) -> Box:
-    """The box without what it has of a marker at one of its sides, where that is not much of it."""
+def _clear_of(box: Box, marks: list[Box], core: Box) -> Box:
+    """The box without what it has of a marker at one of its sides, but with all of its core."""
     for mark in marks:
         if box.meets(mark):
             parts = (
                 Box(box.x0, box.y0, box.x1, min(mark.y0, box.y1)), Box(box.x0, max(mark.y1, box.y0), box.x1, box.y1),
                 Box(box.x0, box.y0, min(mark.x0, box.x1), box.y1), Box(max(mark.x1, box.x0), box.y0, box.x1, box.y1),
             )  # fmt: skip
-            largest = max(parts, key=lambda part: max(part.x1 - part.x0, 0) * max(part.y1 - part.y0, 0))
-            if largest.x1 > largest.x0 and largest.y1 > largest.y0 and largest.area >= 0.7 * box.area:
-                box = largest
+            free = [part for part in parts if part.shared(core) == core.area]
+            box = max(free, key=lambda part: part.area, default=box)
     return box
 
 
@@ -198,7 +205,10 @@ def _is_legible(line: Line, reading: _Reading) -> bool:
     if line.length > (1 + _PITCH * reading.letters) * line.height:
         return False
     enough, sure = _CERTAIN
-    return reading.confidence >= enough and reading.mean >= sure and (line.score > 0 or line.odds() >= _LIKELY)
+    likely = -np.inf if line.score else _LIKELY
+    if line.height * line.scale > _LARGE * line.side:
+        likely = _LIKELY_LARGE
+    return reading.confidence >= enough and reading.mean >= sure and line.odds() >= likely
 
 
 def _read(line: Line) -> _Reading:
@@ -213,10 +223,12 @@ def _read(line: Line) -> _Reading:
 def _best_reading(line: Line, *, least: float = 0.0) -> _Reading:
     best = _Reading(frozenset(), 0.0, 0)
     for number, picture in enumerate(_pictures(line)):
-        text, confidence = network("rec").read(picture)
-        form = plain(text).translate(_LOOKALIKES) if plain(text).translate(_LOOKALIKES) in markers() else plain(text)
+        read = network("rec").read(picture)
+        form = plain("".join(letter.text for letter in read))
+        form = form.translate(_LOOKALIKES) if form.translate(_LOOKALIKES) in markers() else form
         words = frozenset(map(_as_marker, _WORDS.findall(form)))
-        reading = _Reading(words, confidence, sum(c.isalnum() for c in form))
+        confidence = sum(letter.confidence for letter in read if letter.counts)
+        reading = _Reading(words, confidence, sum(c.isalnum() for c in form), number)
         if confidence > best.confidence:
             best = reading
         if reading.mean > 0.9 or best.mean < least:
@@ -226,11 +238,49 @@ def _best_reading(line: Line, *, least: float = 0.0) -> _Reading:
     return best
 
 
+def _to_its_ends(line: Line, reading: _Reading) -> Box:
+    """The box of a line in the pixels of its level, on to the last letters that can be read at its ends."""
+    line = Line(line.heat, whole(line), line.score)
+    for after in (False, True):
+        for _ in range(_PIECES):
+            piece = line.goes_on(after=after)
+            further = _further(line, piece, reading, after=after) if piece else 0
+            if not further:
+                break
+            box = line.box
+            if line.standing:
+                box = Box(box.x0, box.y0 - (0 if after else further), box.x1, box.y1 + (further if after else 0))
+            else:
+                box = Box(box.x0 - (0 if after else further), box.y0, box.x1 + (further if after else 0), box.y1)
+            line = Line(line.heat, box, line.score)
+    return line.box
+
+
+def _further(line: Line, piece: Line, reading: _Reading, *, after: bool) -> int:
+    """By how many pixels of its level letters go on in a piece at the end of a line."""
+    picture = list(_pictures(piece))[reading.picture]
+    # A picture of a standing line is turned to the left: what comes first in it lies below; upside down, all changes.
+    backwards = line.standing != (reading.picture % 2 == 1)
+    own = piece.box.y0 if line.standing else piece.box.x0
+    end = (line.box.y1 if line.standing else line.box.x1) if after else (line.box.y0 if line.standing else line.box.x0)
+    beyond = []
+    for letter in network("rec").read(picture):
+        at = own + (1 - letter.at if backwards else letter.at) * piece.length
+        past = at - end if after else end - at
+        if letter.counts and past > 0.1 * line.height:
+            beyond.append((past, letter.confidence))
+    if not beyond or sum(sure for _, sure in beyond) < _SURE * len(beyond):
+        return 0
+    limit = line.heat.level.gray.shape[0 if line.standing else 1]
+    room = limit - end if after else end
+    return int(min(max(past for past, _ in beyond) + 0.5 * line.height, room))
+
+
 def _pictures(line: Line) -> Iterator[NDArray[np.uint8]]:
-    """The line, as the networks see it and as gray alone, then upside down."""
+    """The line as the networks see it, upright and upside down, then as gray alone."""
     place = line.place()
     drawn, gray = place.picture(), place.plain()
-    for picture in (drawn, gray, drawn[::-1, ::-1], gray[::-1, ::-1]):
+    for picture in (drawn, drawn[::-1, ::-1], gray, gray[::-1, ::-1]):
         yield np.ascontiguousarray(picture)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Box:
@@ -37,6 +39,16 @@ class Box:
         wide = min(self.x1, other.x1) - max(self.x0, other.x0)
         high = min(self.y1, other.y1) - max(self.y0, other.y0)
         return max(wide, 0) * max(high, 0)
+
+    def share_in(self, others: list[Box]) -> float:
+        """The share of its pixels that lie in any of the others."""
+        near = [other for other in others if self.meets(other)]
+        if len(near) < 2:
+            return self.shared(near[0]) / max(self.area, 1) if near else 0.0
+        inside = np.zeros((self.y1 - self.y0, self.x1 - self.x0), bool)
+        for box in near:
+            inside[max(box.y0 - self.y0, 0) : box.y1 - self.y0, max(box.x0 - self.x0, 0) : box.x1 - self.x0] = True
+        return float(inside.mean())
 
     def joined(self, other: Box) -> Box:
         """The smallest box around both."""

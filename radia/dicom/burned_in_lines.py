@@ -17,6 +17,10 @@ _MOSAIC = 1024
 _HEAT, _SCORE, _PEAK = 0.25, 0.4, 0.7
 _GROW = 1.7
 _GOES_ON = 0.035  # of the piece after the end of a line is its ink
+_MAYBE = -4.5  # log odds beyond the end of a line: less is none of it
+_END, _BEYOND = 3, 4  # heights of a line that are read again at its end, and beyond it
+_FURTHEST = 6  # heights: what is likely beyond is another line's, or none
+_TALL = 0.4  # of its height: less is the edge of something
 _GAP = 2  # steps that are not likely, within a line
 _VALLEY = 0.15  # of the fullest row: rows with less ink lie between lines
 _HIGH = (6, 36)  # pixels of a level: lines
@@ -46,6 +50,11 @@ class Line:
         return Place(self.heat.level, self.box, self.standing)
 
     @property
+    def side(self) -> int:
+        """Of the image, the shorter, in its pixels."""
+        return int(min(self.heat.level.gray.shape)) * self.scale
+
+    @property
     def height(self) -> int:
         """Of its box, across the line."""
         return self.box.x1 - self.box.x0 if self.standing else self.box.y1 - self.box.y0
@@ -61,6 +70,25 @@ class Line:
         if self.standing:
             return Line(self.heat, Box(box.x0, box.y0 + start, box.x1, min(box.y0 + stop, box.y1)), self.score)
         return Line(self.heat, Box(box.x0 + start, box.y0, min(box.x0 + stop, box.x1), box.y1), self.score)
+
+    def goes_on(self, *, after: bool) -> Line | None:
+        """Its end and what lies beyond it, where that may be more of it: after, or before it."""
+        box, high, level = self.box, self.height, self.heat.level.gray.shape
+        if self.standing:
+            b0, b1, limit, rows = box.y0, box.y1, level[0], (box.x0, box.x1)
+        else:
+            b0, b1, limit, rows = box.x0, box.x1, level[1], (box.y0, box.y1)
+        odds = self.heat.odds.T if self.standing else self.heat.odds
+        band = odds[rows[0] // GRID : -(-rows[1] // GRID)]
+        beyond = (
+            slice(b1 // GRID, (b1 + 2 * high) // GRID) if after else slice(max(b0 - 2 * high, 0) // GRID, b0 // GRID)
+        )
+        if band[:, beyond].max(initial=-np.inf) < _MAYBE:
+            return None
+        start = max(b1 - _END * high, b0) if after else max(b0 - _BEYOND * high, 0)
+        stop = min(b1 + _BEYOND * high, limit) if after else min(b0 + _END * high, b1)
+        piece = Box(box.x0, start, box.x1, stop) if self.standing else Box(start, box.y0, stop, box.y1)
+        return Line(self.heat, piece, self.score)
 
     def odds(self) -> float:
         """The mean log odds of the likely steps inside; very low where there are none."""
@@ -256,6 +284,7 @@ def _as_far_as_likely(likely: NDArray[np.bool_], box: Box, y0: int, y1: int) -> 
         further = np.flatnonzero(piece)
         gaps = np.flatnonzero(np.diff(np.concatenate([[-1], further])) > gap)
         kept = further[: gaps[0]] if len(gaps) else further
+        kept = kept[kept * GRID < _FURTHEST * (y1 - y0)]
         ends.append(int(kept[-1]) + 1 if len(kept) else 0)
     x0 = (box.x0 // GRID - ends[0]) * GRID if ends[0] else box.x0
     x1 = (-(-box.x1 // GRID) + ends[1]) * GRID if ends[1] else box.x1
@@ -271,6 +300,8 @@ def _goes_on(inked: NDArray[np.bool_], y0: int, y1: int) -> int:
         beside = inked[max(y0 - high // 2, 0) : y1 + high // 2, far : far + step]
         within = float(piece.sum())
         if within < _GOES_ON * high * step or float(beside.sum()) > 1.6 * within:
+            break
+        if piece.any(axis=1).mean() < _TALL:
             break
         far += int(np.flatnonzero(piece.any(axis=0))[-1]) + 1
     return far

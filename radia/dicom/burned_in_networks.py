@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radia.errors import Reason, Refusal
+
+
+@dataclass(frozen=True)
+class Letter:
+    """One character read: which, how surely, and where, from 0 to 1 along the picture."""
+
+    text: str
+    confidence: float
+    at: float
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a letter or a figure of the Latin alphabet."""
+        return self.text.isalnum() and ord(self.text[0]) < 0x250
 
 
 class Network:
@@ -34,8 +49,8 @@ class Network:
         answer: NDArray[np.float32] = self._session.run(None, {self._input: batch})[0]
         return answer
 
-    def read(self, picture: NDArray[np.uint8]) -> tuple[str, float]:
-        """What a line says, and the sum of the confidences of its letters and figures (of the Latin alphabet)."""
+    def read(self, picture: NDArray[np.uint8]) -> list[Letter]:
+        """The letters of a line, of whatever alphabet."""
         import cv2
 
         high, wide = picture.shape
@@ -44,9 +59,11 @@ class Network:
         answer = self.run(np.asarray(cv2.resize(picture, (width, 48), interpolation=method), np.uint8))[0]
         chosen, sure = answer.argmax(axis=1), answer.max(axis=1)
         new = np.flatnonzero((chosen != 0) & (chosen != np.concatenate(([0], chosen[:-1]))))
-        letters = [(self._alphabet[chosen[at]], float(sure[at])) for at in new if chosen[at] < len(self._alphabet)]
-        confidence = sum(share for letter, share in letters if letter.isalnum() and ord(letter[0]) < 0x250)
-        return "".join(letter for letter, _ in letters), confidence
+        return [
+            Letter(self._alphabet[chosen[at]], float(sure[at]), (float(at) + 0.5) / len(chosen))
+            for at in new
+            if chosen[at] < len(self._alphabet)
+        ]
 
 
 @cache
