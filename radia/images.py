@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from math import ceil, floor
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,8 @@ from radia.workers import each
 from radia.workspace import written_whole
 
 INDEX = "index.parquet"
+_STRIP_ROWS = 256
+"""Rows of a film that are shrunk at a time."""
 _SIDE, _ROWS = b"radia.side", b"radia.rows_per_shard"
 
 _SCHEMA = pa.schema(
@@ -81,19 +84,19 @@ def letterbox(gray: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
     interpolated linearly. Returns [side, side].
     """
     square = np.zeros((side, side), dtype=np.uint8)
-    square[_content(gray.shape[0], gray.shape[1], side)] = _resized(gray, side)
+    square[_content(gray.shape[0], gray.shape[1], side)] = _resized(gray.shape, lambda a, b: gray[a:b], side)
     return square
 
 
 def prepare(path: Path, side: int) -> Prepared:
     """Reads one clean file and makes its image, unless it is refused: unreadable, or no frontal chest radiograph."""
     from radia.dicom.facts import facts_of, open_image
-    from radia.dicom.pixels import read_gray
+    from radia.dicom.pixels import open_film
     from radia.frontal import objection
 
     try:
         dataset = open_image(path)
-        gray = read_gray(dataset)
+        film = open_film(dataset)
         facts = facts_of(dataset)
     except Refusal as refusal:
         return Prepared(path.stem, reason=refusal.reason.value, detail=refusal.detail or None)
@@ -101,12 +104,12 @@ def prepare(path: Path, side: int) -> Prepared:
         return Prepared(path.stem, reason=Reason.UNREADABLE_PIXELS.value, detail="too large for memory")
     except Exception as error:  # a damaged header makes the parser raise whatever it likes, at any element
         return Prepared(path.stem, reason=Reason.UNREADABLE.value, detail=type(error).__name__)
-    content = _resized(gray, side)
+    content = _resized(film.shape, film.rows, side)
     against = objection(modality=facts.modality, body_part=facts.body_part, view=facts.view, pixels=content)
     if against:
         return Prepared(path.stem, reason=Reason.NOT_CHEST.value, detail=against)
     square = np.zeros((side, side), dtype=np.uint8)
-    square[_content(gray.shape[0], gray.shape[1], side)] = content
+    square[_content(*film.shape, side)] = content
     return _measured(path.stem, square, content)
 
 
@@ -133,15 +136,29 @@ def _content(rows: int, columns: int, side: int) -> tuple[slice, slice]:
     return slice(top, top + height), slice(left, left + width)
 
 
-def _resized(gray: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
+def _resized(
+    shape: tuple[int, ...], gray_rows: Callable[[int, int], NDArray[np.float32]], side: int
+) -> NDArray[np.uint8]:
+    """The image without its margins. It is shrunk a strip at a time, which stays in the processor's cache."""
     from PIL import Image
 
-    down, across = _content(gray.shape[0], gray.shape[1], side)
-    size = (across.stop - across.start, down.stop - down.start)
-    shrinks = size[0] <= gray.shape[1]
+    rows, columns = shape
+    down, across = _content(rows, columns, side)
+    height, width = down.stop - down.start, across.stop - across.start
+    shrinks = width <= columns
     filter_ = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
-    resized = np.asarray(Image.fromarray(np.ascontiguousarray(gray, dtype=np.float32)).resize(size, filter_))
-    return np.asarray(np.clip(resized * 255 + 0.5, 0, 255).astype(np.uint8))
+    scale = rows / height
+    strip = max(1, round(_STRIP_ROWS / scale)) if shrinks else height
+    resized = np.empty((height, width), np.uint8)
+    for start in range(0, height, strip):
+        stop = min(start + strip, height)
+        above, below = start * scale, min(stop * scale, rows)
+        first = floor(above)
+        part = np.ascontiguousarray(gray_rows(first, ceil(below)), dtype=np.float32)
+        box = (0, above - first, columns, below - first)
+        small = np.asarray(Image.fromarray(part).resize((width, stop - start), filter_, box=box))
+        resized[start:stop] = np.clip(small * 255 + 0.5, 0, 255)
+    return resized
 
 
 def _measured(image: str, square: NDArray[np.uint8], content: NDArray[np.uint8]) -> Prepared:

@@ -1,6 +1,7 @@
 """Pixels of CR and DX images: the one reader for models and people, and the lossless writers that cleaning needs.
 
-`read_gray` is the only way from DICOM to gray pixels. What does not belong here: finding text, resizing.
+`read_gray` and `open_film` are the only way from DICOM to gray pixels, whole or by rows. What does not belong here:
+finding text, resizing.
 """
 
 from __future__ import annotations
@@ -31,14 +32,38 @@ def read_gray(source: PydicomDataset | Path | str | BinaryIO) -> NDArray[np.floa
     intensity relationship asks for. Padding pixels are black. Colour becomes luminance; of several frames, the first.
     Raises Refusal (NO_PIXEL_DATA, UNREADABLE_PIXELS, UNSUPPORTED_SYNTAX and those of a file that is no DICOM).
     """
+    film = open_film(source)
+    return film.rows(0, film.shape[0])
+
+
+@dataclass(frozen=True)
+class Film:
+    """Any rows of an image as `read_gray` shows them. table: of `gray_by_value`; None: shown already."""
+
+    stored: NDArray[Any]
+    table: NDArray[np.float32] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.stored.shape[0], self.stored.shape[1]
+
+    def rows(self, start: int, stop: int) -> NDArray[np.float32]:
+        """[stop - start, columns], float32 in 0..1, bone white."""
+        part = self.stored[start:stop]
+        return part if self.table is None else looked_up(part, self.table)
+
+
+def open_film(source: PydicomDataset | Path | str | BinaryIO) -> Film:
+    """The image of `read_gray`, rows on demand, so that it is never held in gray as a whole. Raises the same."""
     dataset = source if isinstance(source, PydicomDataset) else _read(source)
     stored = stored_pixels(dataset)
     if stored.ndim == 3:
-        return _luminance(stored, dataset)
+        return Film(_luminance(stored, dataset))
     table = gray_by_value(stored, dataset)
     if table is None:
-        return np.ascontiguousarray(_shown(stored, stored, dataset), np.float32)
-    return looked_up(stored, table)
+        return Film(np.ascontiguousarray(_shown(stored, stored, dataset), np.float32))
+    return Film(stored, table)
 
 
 def gray_by_value(stored: NDArray[Any], dataset: PydicomDataset) -> NDArray[np.float32] | None:
