@@ -33,7 +33,7 @@ _SIZES = [
 ]
 """Widths and heights of a thorax in parts of the image."""
 
-DOUBTFUL, CLEAR = 0.5, 0.85
+DOUBTFUL, CLEAR = 0.6, 0.85
 """Likeness to a thorax below which nothing speaks for one, and from which much does."""
 
 
@@ -53,7 +53,7 @@ class Look:
     @property
     def could_be_chest(self) -> bool:
         """False only where nothing speaks for a chest radiograph."""
-        exposed = self.levels >= 8 and self.smoothness >= 0.5
+        exposed = self.levels >= 16 and self.smoothness >= 0.5
         # One lung may be white and a corner blanked: a clear thorax need not be symmetric.
         return exposed and self.thorax >= DOUBTFUL and (self.symmetry >= 0.3 or self.thorax >= CLEAR)
 

@@ -145,6 +145,7 @@ class QualitySettings(Section):
     min_side: int = Field(256, description="rows and columns of the radiograph as it came")
     max_side: int = 8192
     max_saturation: float = Field(0.6, description="part of the pixels at the darkest or brightest value")
+    max_noise: float = Field(0.03, description="standard deviation of the finest detail, of the range of gray")
     max_prevalence_change: float = Field(0.15, description="beyond two standard errors")
     max_site_change: float = Field(0.25, description="of a site's share of the images, beyond two standard errors")
     max_measure_shift: float = Field(2.0, description="of a batch's median, in robust standard deviations")

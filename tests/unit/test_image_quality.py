@@ -24,7 +24,8 @@ from radia.image_quality import (
     survey,
 )
 from radia.images import perceptual_hash
-from radia.synthetic.defects import SEEDED, cropped, fit, near_duplicate, text
+from radia.settings import QualitySettings
+from radia.synthetic.defects import SEEDED, cropped, fit, near_duplicate, noisy, text
 from radia.synthetic.phantom import sample_radiograph
 from radia.synthetic.population import populations
 
@@ -96,6 +97,11 @@ class TestMeasures:
         rng = np.random.default_rng(0)
         images = np.clip(128 + rng.normal(0, 8, (3, 200, 200)), 0, 255).astype(np.uint8)
         assert noise(images) == pytest.approx(np.full(3, 8 / 255), rel=0.05)
+
+    def test_noise_of_too_small_a_dose_is_beyond_the_rules_limit_and_sound_images_are_not(self, sound: Images) -> None:
+        rng, most = np.random.default_rng(4), QualitySettings().max_noise
+        assert (noise(sound) <= most).all()
+        assert (noise(np.array([noisy(image, rng) for image in sound])) > most).mean() >= 0.95
 
     def test_features_of_an_inverted_image_are_the_negative(self, sound: Images) -> None:
         np.testing.assert_allclose(features(255 - sound), -features(sound), atol=0.03)
@@ -232,7 +238,10 @@ def test_real_radiographs_are_seldom_called_defective_and_their_defects_are_foun
     images = np.array(pictures)
     alarms = measure(images)[list(DEFECTS)].mean()
     assert alarms.drop(["text", "cropped"]).max() <= 0.02  # text is burned into many of these
-    assert alarms["cropped"] <= 0.03
+    assert alarms["cropped"] <= 0.03  # those called have lung at the edge of the film
+    rng = np.random.default_rng(1)
+    assert np.mean([measure(np.array([cropped(i, rng, side) for i in images]))["cropped"] for side in SIDES]) >= 0.95
+    assert (noise(images) <= QualitySettings().max_noise).all()
     for defect in ("blank", "inverted", "turned", "lateral"):
         assert measure(seeded(images, defect))[defect].mean() >= 0.95
     rng = np.random.default_rng(1)

@@ -230,10 +230,13 @@ class TestPictures:
         pictures.loc[:9, "inverted"] = 1
         pictures.loc[0, "turned"] = 1
         pictures.loc[:1, "same_picture"] = 1
+        pictures = pictures.astype({"noise": float})
+        pictures.loc[3, "noise"] = 0.08
         report = check(manifest, labels, settings=SETTINGS, pictures=pictures)
         assert failures(report) == {
             "few inverted images": "critical",
             "no inverted image": "warning",
+            "no noisy image": "warning",
             "no turned image": "warning",
             "no picture twice": "warning",
         }
