@@ -3,9 +3,10 @@ often the rule speaks of the same images as they came.
 
 usage: python benchmarks/quality.py [FOLDER] [--side 384]      FOLDER: a tree of DICOM chest radiographs
 
-Images with text burned in (planted in the development feed; truth.json beside the folder says where) are left out of the
-clean ones where that is known. Words that were on the film from the start (PORTABLE) are not, and `text` rightly speaks of
-them; likewise `cropped` of films at whose edge there is lung. A recall below 0.95 or more than 1% false alarms is marked.
+Images with text burned in (planted in the development feed; truth.json beside the folder says where) are left out of
+the clean ones where that is known. Words that were on the film from the start (PORTABLE) are not, and `text` rightly
+speaks of them; likewise `cropped` of films at whose edge there is lung. A recall below 0.95 or more than 1% false
+alarms is marked.
 """
 
 from __future__ import annotations

@@ -82,16 +82,16 @@ def link(
     Where two accessions of one study contradict each other the label is uncertain. Raises LabelError where no row
     matches a study.
     """
-    return _link_all([(labels, origin)], pseudonymizer, manifest)
+    return _link_all([(labels, origin, "the table")], pseudonymizer, manifest)
 
 
 def link_tables(paths: Sequence[Path], pseudonymizer: Pseudonymizer, manifest: pd.DataFrame) -> LinkedLabels:
     """Joins `….labels.csv` and `….reports.csv` files to the studies. No file gives no labels.
 
     Where both speak of a finding of a study the table of labels counts; of two files of a kind the later one does.
-    Raises LabelError where files were given and no row of any matches.
+    Raises LabelError, naming the file, where no row of one matches: it is another hospital's.
     """
-    tables: list[tuple[pd.DataFrame, str]] = []
+    tables: list[tuple[pd.DataFrame, str, str]] = []
     told: list[pd.DataFrame] = []
     for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns):
         if path.name.endswith("reports.csv"):
@@ -99,9 +99,9 @@ def link_tables(paths: Sequence[Path], pseudonymizer: Pseudonymizer, manifest: p
 
             labelled = label_with_evidence(read_report_table(path))
             told.append(report_cues(labelled.labels, labelled.evidence))
-            tables.append((_checked(by_id(labelled.labels, name=path.name), path.name), REPORT))
+            tables.append((_checked(by_id(labelled.labels, name=path.name), path.name), REPORT, path.name))
         else:
-            tables.append((read_label_table(path), GIVEN))
+            tables.append((read_label_table(path), GIVEN, path.name))
     linked = _link_all(sorted(tables, key=lambda table: table[1] == GIVEN), pseudonymizer, manifest)
     return replace(linked, evidence=_linked_evidence(told, pseudonymizer, manifest)) if told else linked
 
@@ -179,23 +179,25 @@ def _harmless(column: str) -> str:
 
 
 def _link_all(
-    tables: Iterable[tuple[pd.DataFrame, str]], pseudonymizer: Pseudonymizer, manifest: pd.DataFrame
+    tables: Iterable[tuple[pd.DataFrame, str, str]], pseudonymizer: Pseudonymizer, manifest: pd.DataFrame
 ) -> LinkedLabels:
-    """Later tables win."""
+    """tables: labels, their origin, the table's name. Later ones win."""
     studies = _studies(manifest)
     linked = _with_origins(pd.DataFrame({"study": [], **{finding: [] for finding in FINDINGS}}), GIVEN)
     rows = unmatched = 0
-    for table, origin in tables:
+    for table, origin, name in tables:
         accession = [pseudonymizer.accession(str(number)) for number in table["id"]]
         joined = table.assign(accession=accession).merge(studies, on="accession")
+        matched = joined["id"].nunique()
+        if len(table) and not matched:
+            raise LabelError(
+                f"none of the {len(table)} rows of {name} belongs to a study here: the table seems to be another "
+                "hospital's, or its first column is not the accession number; take it out of landing/tables, or take "
+                "its images in first"
+            )
         rows += len(table)
-        unmatched += len(table) - joined["id"].nunique()
+        unmatched += len(table) - matched
         linked = _over(linked, _with_origins(_one_row_a_study(joined), origin))
-    if rows and unmatched == rows:
-        raise LabelError(
-            f"none of the {rows} rows of labels belongs to a study here: the table seems to be another hospital's, "
-            "or its first column is not the accession number"
-        )
     without = len(set(manifest["study"]) - set(linked.index))
     return LinkedLabels(_as_frame(linked), rows, unmatched, without)
 

@@ -144,6 +144,13 @@ class TestLinkTables:
         assert (row["Pleural Effusion"], row[origin_column("Pleural Effusion")]) == (0, "given")
         assert (row["Pneumothorax"], row[origin_column("Pneumothorax")]) == (0, "report")
 
+    def test_names_the_file_that_is_another_hospitals_even_beside_one_that_is_not(self, tmp_path: Path) -> None:
+        own = write(tmp_path / "own.labels.csv", labels({"V1": {"Edema": 1}, "V7": {}}))
+        other = write(tmp_path / "other.labels.csv", labels({"X1": {"Edema": 1}, "X2": {"Edema": 0}}))
+        with pytest.raises(LabelError, match=r"none of the 2 rows of other\.labels\.csv.*another hospital's"):
+            link_tables([own, other], NAMES, manifest(("V1", "S1", "P1")))
+        assert link_tables([own], NAMES, manifest(("V1", "S1", "P1"))).counts["rows_without_image"] == 1
+
 
 class TestMergeReads:
     def test_puts_a_read_in_place_of_a_given_label_and_says_so(self) -> None:
