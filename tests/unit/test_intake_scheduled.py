@@ -38,7 +38,7 @@ from radia.errors import IntakeError, NoticeError
 from radia.intake import Receipt
 from radia.intake import pacs as pacs_module
 from radia.intake.landing import Spool
-from radia.services import DAGSTER_CONFIG
+from radia.services.instance import CONFIG
 from radia.settings import IntakeSettings, PacsSettings, load_settings
 
 TODAY = date(2026, 11, 23)
@@ -307,7 +307,7 @@ class TestPacs:
         self, configured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(pacs_module, "take_pacs", asked := Pacs())
-        with at_home(tmp_path, yaml.safe_load(DAGSTER_CONFIG)) as instance:
+        with at_home(tmp_path, CONFIG) as instance:
             storage = instance.event_log_storage
             storage.initialize_concurrency_limit_to_default("pacs")
             assert storage.claim_concurrency_slot("pacs", "another", "its_step").is_claimed
@@ -512,6 +512,6 @@ def test_every_sensor_and_schedule_is_off_until_it_is_turned_on() -> None:
 
 
 def test_the_configuration_of_dagster_is_one_that_it_takes(tmp_path: Path) -> None:
-    with at_home(tmp_path, yaml.safe_load(DAGSTER_CONFIG)) as instance:
+    with at_home(tmp_path, CONFIG) as instance:
         assert instance.global_op_concurrency_default_limit == 1
         assert pipelines.jobs.retrain.tags["radia/writes"]
