@@ -3,6 +3,9 @@
 A process that ends without a word (a decoder that crashes, the kernel out of memory) costs the one item that it had:
 that is tried once more with nothing beside it, and then given up. What is done with an item that was given up is the
 caller's business; so is what the function does. A function that raises ends everything with its exception.
+
+Ray takes items here, below commands, DVC and Dagster alike, and not whole steps of Dagster: a step as a job of Ray, as
+the package dagster-ray has it, would keep one node busy a step and move the ledger's writer to it.
 """
 
 from __future__ import annotations
