@@ -28,12 +28,17 @@ KEPT_TEXT = ("Manufacturer", "ConvolutionKernel", "StudyDescription", "ImageComm
 
 
 RENAMING: set[str] = set()
-"""Kinds that give the patient another name, in sets of characters that others cannot write: each stands alone."""
+"""Kinds that give the patient another name, which others would not know: each stands alone."""
 
 
 def _kind(function: Callable[[HardFile], None]) -> Callable[[HardFile], None]:
     KINDS[function.__name__.strip("_").replace("_", " ")] = function
     return function
+
+
+def _renaming(function: Callable[[HardFile], None]) -> Callable[[HardFile], None]:
+    RENAMING.add(function.__name__.strip("_").replace("_", " "))
+    return _kind(function)
 
 
 def _called(file: HardFile, last: str, first: str) -> None:
@@ -103,7 +108,7 @@ def _other_spellings() -> None:
 _other_spellings()
 
 
-@_kind
+@_renaming
 def _name_over_the_values_of_a_text(file: HardFile) -> None:
     _called(file, "Archambault", "Noé")
     for keyword in ("Manufacturer", "SoftwareVersions", "ImageType"):
@@ -120,7 +125,7 @@ def _record_number_over_the_values_of_a_text(file: HardFile) -> None:
     file.never.append(pieces.encode())
 
 
-@_kind
+@_renaming
 def _name_that_was_damaged_in_the_patient_module(file: HardFile) -> None:
     """The feeding system lost the accents; whoever typed the description had them."""
     file.person.last = "Bélanger"
@@ -128,14 +133,14 @@ def _name_that_was_damaged_in_the_patient_module(file: HardFile) -> None:
     _said(file, "RX BELANGER")
 
 
-@_kind
+@_renaming
 def _name_encoded_twice_in_the_patient_module(file: HardFile) -> None:
     file.person.last = "Bélanger"
     file.image.PatientName = f"{'Bélanger'.encode().decode('latin-1')}^Marc"
     _said(file, "RX BELANGER")
 
 
-@_kind
+@_renaming
 def _name_in_the_set_of_old_macs(file: HardFile) -> None:
     """Bytes of another set than the declared one."""
     _called(file, "Bélanger", "Marc")
