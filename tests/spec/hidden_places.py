@@ -28,7 +28,7 @@ KEPT_TEXT = ("Manufacturer", "ConvolutionKernel", "StudyDescription", "ImageComm
 
 
 RENAMING: set[str] = set()
-"""Kinds that give the patient another name, which others would not know: each stands alone."""
+"""Kinds that give the patient another name or number, which others would not know: each stands alone."""
 
 
 def _kind(function: Callable[[HardFile], None]) -> Callable[[HardFile], None]:
@@ -224,7 +224,7 @@ def _number(file: HardFile, keyword: str, text: str) -> None:
         file.never.append(text.strip().encode())
 
 
-@_kind
+@_renaming
 def _record_number_without_its_zeros(file: HardFile) -> None:
     file.person.record = "0004718"
     file.image.PatientID = "0004718"
