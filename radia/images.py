@@ -282,8 +282,7 @@ def _make_batch(
     writer = _ShardWriter(folder, batch, rows_per_shard=rows_per_shard)
     with closing(_prepare_all(paths, side, scale)) as results:
         for done, prepared in enumerate(results, 1):
-            known = catalogue.is_elsewhere(prepared.image, batch)
-            writer.add(_without_pixels(prepared, Reason.DUPLICATE) if known else prepared)
+            writer.add(_unless_elsewhere(prepared, catalogue, batch))
             if progress:
                 progress(done, len(paths))
     metadata = {_SIDE: str(side).encode(), _ROWS: str(rows_per_shard).encode()}
@@ -297,8 +296,16 @@ def read_index(images: Path, batch: str) -> pd.DataFrame:
     return _frame(_index_table(images, batch))
 
 
-def _without_pixels(prepared: Prepared, reason: Reason) -> Prepared:
-    return replace(Prepared(prepared.image), reason=prepared.reason or reason.value, detail=prepared.detail)
+def _unless_elsewhere(prepared: Prepared, catalogue: _Catalogue, batch: str) -> Prepared:
+    """The image, or where an earlier batch has its instance, the reason why it is refused; what is in use stays."""
+    earlier = catalogue.elsewhere(prepared.image, batch)
+    if earlier is None:
+        return prepared
+    detail = prepared.detail
+    if prepared.pixels is not None:
+        same = hashlib.sha256(prepared.pixels.tobytes()).hexdigest() == earlier.pixel_sha256
+        detail = f"batch {earlier.batch} has it with {'the same' if same else 'other'} pixels"
+    return replace(Prepared(prepared.image), reason=prepared.reason or Reason.DUPLICATE.value, detail=detail)
 
 
 def _prepare_all(paths: Sequence[Path], side: int, scale: ScaleSettings) -> Generator[Prepared]:
@@ -493,11 +500,21 @@ def _one_side(sides: dict[str, int]) -> int:
     return next(iter(sides.values()))
 
 
+@dataclass(frozen=True)
+class _Earlier:
+    """Where an instance lies already."""
+
+    batch: str
+    pixel_sha256: str
+
+
 class _Catalogue:
     """Which batch has which image, in SQLite, brought up to date from the indexes."""
 
     def __init__(self, images: Path) -> None:
         images.mkdir(parents=True, exist_ok=True)
+        self._images = images
+        self._digests: dict[str, pd.Series[str]] = {}
         self._connection = sqlite3.connect(images / ".catalogue.db")
         self._connection.executescript(
             """
@@ -508,10 +525,15 @@ class _Catalogue:
         )
         self._update(images)
 
-    def is_elsewhere(self, image: str, batch: str) -> bool:
-        """Whether another batch has this image."""
-        query = "SELECT 1 FROM image WHERE id = ? AND batch != ?"
-        return self._connection.execute(query, (image, batch)).fetchone() is not None
+    def elsewhere(self, image: str, batch: str) -> _Earlier | None:
+        """Another batch that has this image, and the digest of its pixels there."""
+        query = "SELECT batch FROM image WHERE id = ? AND batch != ? ORDER BY batch"
+        found = self._connection.execute(query, (image, batch)).fetchone()
+        if found is None:
+            return None
+        if found[0] not in self._digests:
+            self._digests[found[0]] = read_index(self._images, found[0]).set_index("image")["pixel_sha256"]
+        return _Earlier(found[0], str(self._digests[found[0]][image]))
 
     def close(self) -> None:
         """Closes the database."""

@@ -186,6 +186,17 @@ class TestAddBatch:
         assert second["reason"].tolist() == [Reason.DUPLICATE.value] * 3 + [Reason.NOT_CHEST.value]
         assert add(clean, images, "A-20261123-1")["reason"].isna().sum() == 3
 
+    def test_says_whether_an_instance_that_comes_again_has_other_pixels(self, tmp_path: Path, images: Path) -> None:
+        for folder, seed in (("first", 1), ("later", 2), ("again", 1)):
+            write_dicom(tmp_path / folder / "I1.dcm", thorax(seed=seed))
+        add(tmp_path / "first", images, "A-20261123-1")
+        later = add(tmp_path / "later", images, "A-20261123-2")
+        again = add(tmp_path / "again", images, "A-20261123-3")
+        assert later["reason"].tolist() == again["reason"].tolist() == [Reason.DUPLICATE.value]
+        assert later["detail"].tolist() == ["batch A-20261123-1 has it with other pixels"]
+        assert again["detail"].tolist() == ["batch A-20261123-1 has it with the same pixels"]
+        assert later["shard"].isna().all()
+
     def test_names_why_a_file_has_no_image(self, tmp_path: Path, images: Path) -> None:
         write_dicom(tmp_path / "clean" / "lateral.dcm", thorax(), ViewPosition="LL")
         (tmp_path / "clean" / "text.dcm").write_bytes(b"not DICOM at all")
