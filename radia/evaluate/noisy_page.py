@@ -70,7 +70,7 @@ def _table(evaluation: Mapping[str, Any]) -> str:
     rows = [_row(evaluation, finding, entry, gaps["findings"][finding]) for finding, entry in findings.items()]
     mean = {model: estimates[model]["means"]["all"] for model in ("base", "candidate")}
     rows.append(
-        "<tr><td>mean<td>"
+        "<tr><td>mean<td><td>"
         + "<td>".join(escape(shown(value)) for value in (mean["base"]["auroc"], mean["candidate"]["auroc"]))
         + f"<td>{escape(shown(gaps['means']['all']['auroc'], signed=True))}"
         + f"<td>{escape(shown(mean['base']['f1']))}<td>{escape(shown(mean['candidate']['f1']))}<td></tr>"

@@ -135,6 +135,9 @@ class TestPage:
         assert "The readers are simulated" in html
         assert "data:image/png" in html
         assert 'href="noise.html"' in html
+        table = html[html.index('<table class="numbers">') : html.index("</table>")]
+        heading, *rows = table.split("<tr>")[1:]
+        assert {row.count("<td") for row in rows} == {heading.count("<th")}
 
     def test_without_reads_it_says_what_cannot_be_said(self, evaluation: dict[str, Any]) -> None:
         bare = {**evaluation, "estimates": {}, "gold_reads": 0}
