@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import pandas as pd
 import pytest
@@ -129,6 +131,27 @@ def test_the_snapshot_digest_stands_on_the_mlflow_run_the_materialization_and_th
     assert event is not None
     assert event.asset_materialization is not None
     assert event.asset_materialization.metadata["digest/snapshot"].value == digest
+
+
+def test_dagster_links_the_page_of_data_quality_which_names_every_rule_and_no_patient(site: EmbeddedSite) -> None:
+    import dagster as dg
+
+    from radia.services import dagster_home
+
+    run = open_run()
+    with dg.DagsterInstance.from_config(str(dagster_home(run.workspace))) as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey("quality"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    link = str(event.asset_materialization.metadata["data docs"].value)
+    page = Path(unquote(urlparse(link).path)).read_text(encoding="utf-8")
+    assert link.startswith("file://")
+    report = json.loads((run.workspace.quality / "report.json").read_text())
+    said = [result["description"] for result in report["results"]]
+    assert len(said) > 60
+    assert [words for words in said if html.escape(words) not in page] == []
+    manifest = pd.concat(map(pd.read_parquet, run.workspace.manifest.glob("*.parquet")))
+    assert not [name for name in (*manifest["image"], *manifest["patient"]) if name in page]
 
 
 def test_each_batch_is_a_partition_of_dagster(site: EmbeddedSite) -> None:
