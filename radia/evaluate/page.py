@@ -175,7 +175,7 @@ def _table_html(evaluation: Mapping[str, Any], names: Mapping[str, str]) -> str:
         f"<th>AUROC, {escape(names['base'])}<th>AUROC, {escape(names['candidate'])}<th>difference<th>p (Holm)"
         f"<th>F1, {escape(names['base'])}<th>F1, {escape(names['candidate'])}"
         f"<th>sensitivity<th>specificity</tr></thead><tbody>{rows}</tbody></table></div>"
-        "<p class=note>95% intervals below each figure; patients are the unit. Differences are paired on the same images. "
+        "<p class=note>95% intervals below; patients are the unit. Differences are paired on the same images. "
         "Sensitivity and specificity are the candidate's at thresholds chosen on the validation part. "
         "* too few images of one kind: shown, not averaged.</p></section>"
     )
