@@ -6,6 +6,7 @@ finding text, resizing.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -97,7 +98,7 @@ def stored_pixels(dataset: PydicomDataset) -> NDArray[Any]:
     if syntax not in container.SUPPORTED:
         raise Refusal(Reason.UNSUPPORTED_SYNTAX)
     try:
-        stored = np.asarray(pixel_array(dataset, index=0))
+        stored = np.asarray(_decoded(dataset, syntax))
     except BaseException as error:  # decoders raise whatever they like (Rust's panics are no Exception)
         if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
             raise
@@ -106,6 +107,16 @@ def stored_pixels(dataset: PydicomDataset) -> NDArray[Any]:
     if stored.ndim == 3 and stored.shape[-1] not in (3, 4):
         raise Refusal(Reason.UNREADABLE_PIXELS, "unexpected shape")
     return stored if stored.ndim == 3 else _used_bits(stored, dataset)
+
+
+def _decoded(dataset: PydicomDataset, syntax: str) -> NDArray[Any]:
+    """The first frame. Gray JPEG of eight bits goes through libjpeg-turbo, three times as fast as pydicom's choice;
+    what it cannot read may still be read by that.
+    """
+    if syntax == container.JPEG_BASELINE and dataset.get("SamplesPerPixel") == 1 and dataset.get("BitsStored") == 8:
+        with suppress(Exception):
+            return pixel_array(dataset, index=0, decoding_plugin="pillow")
+    return pixel_array(dataset, index=0)
 
 
 def _read(source: Path | str | BinaryIO) -> PydicomDataset:

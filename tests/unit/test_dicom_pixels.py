@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
+from pydicom.pixels.utils import pixel_array
 from pydicom.sequence import Sequence
 
 from radia.dicom import container
@@ -166,3 +168,45 @@ class TestWithoutComments:
         frame = bytes(content[0])  # type: ignore[index]
         with pytest.raises(Refusal, match=Reason.TRUNCATED):
             without_comments(frame[: len(frame) // 2], jpeg_2000=False)
+
+
+class TestGrayJpegOfEightBits:
+    """Read by the faster decoder, and by the other where that one cannot."""
+
+    @staticmethod
+    def film(side: int = 64) -> Dataset:
+        from PIL import Image
+
+        y, x = np.mgrid[:side, :side]
+        shades = (120 + 60 * np.sin(x / 9) + 40 * np.cos(y / 7)).astype(np.uint8)
+        held = BytesIO()
+        Image.fromarray(shades).save(held, "JPEG", quality=95)
+        dataset = Dataset()
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = container.JPEG_BASELINE
+        dataset.Rows = dataset.Columns = side
+        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
+        dataset.PixelData = encapsulate([held.getvalue()])
+        dataset["PixelData"].VR = "OB"
+        return dataset
+
+    def test_both_decoders_give_the_same_picture(self) -> None:
+        film = self.film()
+        other = pixel_array(film, decoding_plugin="pylibjpeg").astype(int)
+        assert np.abs(stored_pixels(film).astype(int) - other).max() <= 2
+
+    def test_what_the_faster_one_refuses_is_read_by_the_other(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from radia.dicom import pixels
+
+        tried: list[str] = []
+
+        def reader(dataset: Dataset, *, index: int, decoding_plugin: str = "") -> np.ndarray:
+            tried.append(decoding_plugin)
+            if decoding_plugin:
+                raise OSError("cannot read")
+            return pixel_array(dataset, index=index)
+
+        monkeypatch.setattr(pixels, "pixel_array", reader)
+        assert stored_pixels(self.film()).shape == (64, 64)
+        assert tried == ["pillow", ""]
