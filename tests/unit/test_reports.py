@@ -56,6 +56,7 @@ SETS = (
     "french_prose_third",
     "french_prose_fourth",
     "french_prose_fifth",
+    "french_prose_sixth",
 )
 FRENCH_SETS = {name: spec(f"{name}.txt") for name in SETS}
 FRENCH = [row for rows in FRENCH_SETS.values() for row in rows]
