@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from importlib.resources import files
-from itertools import chain
+from itertools import chain, product
 
 import pytest
 from pydicom.datadict import dictionary_VR
@@ -119,6 +119,31 @@ def test_each_attribute_follows_the_table_under_each_option_at_each_depth(row: d
     cases = chain.from_iterable(((option, depth) for depth in (0, 1, 3)) for option in (None, *OPTIONS))
     problems = {case: found for case in cases if (found := problem(row, *case))}
     assert problems == {}
+
+
+PATTERNS = {
+    "50xxxxxx": (0x50003000, 0x50000022, 0x501E2500),
+    "60xx3000": (0x60003000, 0x60FE3000),
+    "60xx4000": (0x60004000, 0x601E4000),
+    "private": (0x00291010, 0x00090010, 0x7FE11001, 0x00331008),
+}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_each_repeating_group_and_private_attribute_follows_the_table_too(pattern: str) -> None:
+    """Under Clean Graphics their text is scanned as all text is, and their bits stay only after a look at the plane;
+    private attributes stay under Safe Private alone, and only those that are known to be safe.
+    """
+    row = next(row for row in ROWS if row["tag"] == pattern)
+    asked = {option for option in OPTIONS if row[option]}
+    assert row["basic"] == "X"
+    assert asked == ({"retain_safe_private"} if pattern == "private" else {"clean_graphics"})
+    for tag, option, depth in product(PATTERNS[pattern], (None, *OPTIONS), (0, 1, 3)):
+        for said in (b"THORAX", b"Tremblay"):
+            vr = {"4000": "LT", "0022": "LO", "2500": "LO", "1010": "LO"}.get(f"{tag & 0xFFFF:04X}", "OW")
+            after = found(CLEANERS[option].clean(nested(Element(tag, vr, said), depth)), tag, depth)
+            may_stay = option == "clean_graphics" and option in asked and vr != "OW" and said == b"THORAX"
+            assert after is None or not after.raw or may_stay, (hex(tag), option, depth)
 
 
 class TestTheTable:
