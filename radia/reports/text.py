@@ -124,7 +124,7 @@ def _line_breaks(text: str) -> set[int]:
         return set()
     lines = text.split("\n")
     cased = not (text.isupper() or text.islower())
-    width = max(len(line.rstrip()) for line in lines)
+    width = max(_SURE_WRAP, *(len(line.rstrip()) for line in lines))
     breaks: set[int] = set()
     place = -1
     for current, after in pairwise(lines):
