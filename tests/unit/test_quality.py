@@ -241,6 +241,7 @@ class TestPictures:
             "no picture twice": "warning",
         }
         assert result_of(report, "no turned image").observed == "1 of 60 rows differ"
+        assert result_of(report, "no noisy image").observed == "1 of 60 rows differ"
 
 
 class TestRefusals:
