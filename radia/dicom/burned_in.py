@@ -32,10 +32,13 @@ _LEGIBLE = 1.9  # sum of the confidences of the characters read: two certain one
 _CERTAIN, _SURE = (2.5, 0.65), 0.85  # from that sum on, their mean may be lower
 _WORTH = 0.2  # log odds below which a line that the detection network did not see is not read
 _LIKELY = 0.5  # log odds that strokes alone must have, where the detection network saw nothing
-_LARGE, _LIKELY_LARGE = 1 / 16, 2.0  # of the side of the image; of letters as high as ribs, more is asked
+_LARGE, _LIKELY_LARGE = 1 / 10, 2.0  # of the side of the image; of letters as high as ribs, more is asked
+_PLAIN = 5.0  # so many characters, or their confidence, and its size does not matter
 _PITCH = 1.2  # heights of a line for each of its letters: what has fewer is no text, unless surely read
 _LONG, _BEGINNING = 13, 9  # heights: of a longer line, the beginning is read first
 _ALONE = 0.9  # the confidence of a single letter that is a marker
+_SHORT = 9  # letters: longer lines are no marker
+_SPACE = 1.2  # heights from one letter to the next of the same line
 _PIECES = 3  # that are read again at an end of a line, one after the other
 _HOPELESS = 0.8  # so little after two readings: a third will not do
 _WORDS = re.compile(r"[A-Z0-9]+")
@@ -98,6 +101,11 @@ class _Reading:
     """In which of its pictures."""
 
     @property
+    def monotonous(self) -> bool:
+        """Whether it is the same over and over, as a grid and a scale are read."""
+        return self.letters > 5 and len(set("".join(self.words))) <= 2
+
+    @property
     def mean(self) -> float:
         return self.confidence / max(self.letters, 1)
 
@@ -121,11 +129,13 @@ def _named(seen: list[Line], likely: list[Line], rows: int, cols: int) -> list[B
             reading = _read(part)
             if not _is_legible(part, reading):
                 continue
+            if not reading.words <= markers() and reading.letters <= _SHORT:
+                part, reading = _marker_instead(part, reading, seen)
             if not reading.words <= markers():
                 read.append((part, reading))
                 found.append(part.full(rows, cols))
                 continue
-            mark = tight(part).scaled(line.scale, rows, cols)
+            mark = tight(part).scaled(part.scale, rows, cols)
             of_a_line = any(mark.shared(other) >= 0.3 * mark.area for other in found)
             if not of_a_line and (reading.letters > 1 or (line.score and _is_letter(mark))):
                 marks.append(mark)
@@ -134,6 +144,24 @@ def _named(seen: list[Line], likely: list[Line], rows: int, cols: int) -> list[B
         box = _to_its_ends(line, reading).scaled(line.scale, rows, cols)
         boxes.append(_clear_of(box, marks, line.core(rows, cols)))
     return boxes
+
+
+def _marker_instead(line: Line, reading: _Reading, seen: list[Line]) -> tuple[Line, _Reading]:
+    """The same line at a finer scale, if it is surely a marker there, as long as this one and of as many letters."""
+    box, inked = line.full(10**6, 10**6), tight(line).scaled(line.scale, 10**6, 10**6)
+    for other in sorted(seen, key=lambda one: one.scale):
+        if other.scale >= line.scale or other.standing != line.standing:
+            continue
+        core, there = other.core(10**6, 10**6), tight(other).scaled(other.scale, 10**6, 10**6)
+        along = (
+            (there.y1 - there.y0, inked.y1 - inked.y0) if line.standing else (there.x1 - there.x0, inked.x1 - inked.x0)
+        )
+        if core.share_in([box]) < 0.9 or along[0] + 2 * line.scale < 0.9 * along[1]:
+            continue
+        again = _best_reading(other)
+        if again.words <= markers() and again.mean > _ALONE and again.letters + 1 >= reading.letters > 1:
+            return other, again
+    return line, reading
 
 
 def _is_inside(core: Box, mark: Box) -> bool:
@@ -200,14 +228,15 @@ def _is_legible(line: Line, reading: _Reading) -> bool:
         return reading.words <= markers() and reading.confidence > _ALONE
     if reading.letters < 2 or reading.confidence < _LEGIBLE:
         return False
+    large = line.height * line.scale > _LARGE * line.side
+    if large and line.odds() < _LIKELY_LARGE and reading.confidence < _PLAIN:
+        return False
     if reading.mean >= _SURE:
         return True
-    if line.length > (1 + _PITCH * reading.letters) * line.height:
+    if line.length > (1 + _PITCH * reading.letters) * line.height or reading.monotonous:
         return False
     enough, sure = _CERTAIN
     likely = -np.inf if line.score else _LIKELY
-    if line.height * line.scale > _LARGE * line.side:
-        likely = _LIKELY_LARGE
     return reading.confidence >= enough and reading.mean >= sure and line.odds() >= likely
 
 
@@ -259,8 +288,7 @@ def _to_its_ends(line: Line, reading: _Reading) -> Box:
 def _further(line: Line, piece: Line, reading: _Reading, *, after: bool) -> int:
     """By how many pixels of its level letters go on in a piece at the end of a line."""
     picture = list(_pictures(piece))[reading.picture]
-    # A picture of a standing line is turned to the left: what comes first in it lies below; upside down, all changes.
-    backwards = line.standing != (reading.picture % 2 == 1)
+    backwards = reading.picture % 2 == 1
     own = piece.box.y0 if line.standing else piece.box.x0
     end = (line.box.y1 if line.standing else line.box.x1) if after else (line.box.y0 if line.standing else line.box.x0)
     beyond = []
@@ -269,11 +297,16 @@ def _further(line: Line, piece: Line, reading: _Reading, *, after: bool) -> int:
         past = at - end if after else end - at
         if letter.counts and past > 0.1 * line.height:
             beyond.append((past, letter.confidence))
-    if not beyond or sum(sure for _, sure in beyond) < _SURE * len(beyond):
+    reach = 0.0
+    for past, _ in sorted(beyond):
+        if past - reach > _SPACE * line.height:
+            break
+        reach = past
+    sure = [share for past, share in beyond if past <= reach]
+    if not sure or sum(sure) < _SURE * len(sure):
         return 0
     limit = line.heat.level.gray.shape[0 if line.standing else 1]
-    room = limit - end if after else end
-    return int(min(max(past for past, _ in beyond) + 0.5 * line.height, room))
+    return int(min(reach + 0.5 * line.height, limit - end if after else end))
 
 
 def _pictures(line: Line) -> Iterator[NDArray[np.uint8]]:

@@ -264,13 +264,13 @@ def _stretched(strong: NDArray[np.bool_], inked: NDArray[np.bool_], likely: NDAr
     across = np.asarray(strong[box.y0 : box.y1, box.x0 : box.x1].sum(axis=1))
     used = np.flatnonzero(across >= max(0.15 * float(across.max()), 1))
     y0, y1 = box.y0 + int(used[0]), box.y0 + int(used[-1]) + 1
-    margin = 1 + (y1 - y0) // 5
-    y0, y1 = max(y0 - margin, box.y0), min(y1 + margin, box.y1)
+    margin = 2 + (y1 - y0) * 3 // 10  # accents
     rows, cols = strong.shape
+    y0, y1 = max(y0 - margin, 0), min(y1 + margin, rows)
     x0, x1 = _as_far_as_likely(likely, box, y0, y1)
     x0, x1 = max(x0, 0), min(x1, cols)
     right, left = _goes_on(inked[:, x1:], y0, y1), _goes_on(np.fliplr(inked[:, :x0]), y0, y1)
-    return Box(max(x0 - left - 1, 0), max(y0 - 1, 0), min(x1 + right + 1, cols), min(y1 + 1, rows))
+    return Box(max(x0 - left - 1, 0), y0, min(x1 + right + 1, cols), y1)
 
 
 def _as_far_as_likely(likely: NDArray[np.bool_], box: Box, y0: int, y1: int) -> tuple[int, int]:
