@@ -38,6 +38,7 @@ _NUMBER = {
 _BINARY = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8, "SV": 8, "UV": 8, "AT": 4}
 _COUNTED = {"UL": "L", "SL": "l", "FL": "f", "FD": "d", "SV": "q", "UV": "Q"}  # can hold a record number as a number
 _WHOLE_FIGURES = 8  # of a number: more than any measure of a radiograph has; a date or a telephone number has them
+_WRITABLE = 256  # bytes of numbers that are also read as letters
 _SPLIT_TEXT = frozenset(["LO", "SH", "PN", "AE", "CS", "UC"])
 _WHOLE_TEXT = frozenset(["ST", "LT", "UT", "UR"])
 _AGE_FORM = re.compile(r"(\d{3})([DWMY])\Z")
@@ -229,6 +230,9 @@ class Cleaner:
     def _harmless(self, value: Buffer, vr: str) -> bool:
         """Whether binary numbers are whole, spell no identifier and are none."""
         if len(value) % _BINARY[vr] or self.identifiers.stand_in(value):
+            return False
+        letters = bytes(value[:_WRITABLE]).replace(b"\0", b"").decode("latin-1")
+        if len(letters) > 3 and letters.isprintable() and self.identifiers.named_in(letters):
             return False
         if vr not in _COUNTED or not self.identifiers.numbers:
             return True

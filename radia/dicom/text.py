@@ -178,8 +178,10 @@ class Identifiers:
 
     def spelled_in(self, codes: Sequence[float]) -> bool:
         """Whether numbers are the codes of letters that name somebody: 84, 114, 101 ... as macros write them."""
-        letters = [chr(int(code)) for code in codes if code == code // 1 and 0x20 <= code <= 0xFF]
-        return _SHORTEST <= len(letters) == len(codes) and self.named_in("".join(letters))
+        if len(codes) < _SHORTEST or any(code != code // 1 or not 0x20 <= code <= 0xFF for code in codes):
+            return False
+        letters = bytes(map(int, codes))
+        return self.named_in(letters.decode("latin-1")) or self.named_in(letters.decode("utf-8", "replace"))
 
     def _damaged_in(self, form: str) -> bool:
         """A name whose accents did not come through whole: B?langer, B&eacute;langer, BÃ©langer, B%C3%A9langer."""

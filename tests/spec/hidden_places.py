@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
+from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.uid import generate_uid
 
@@ -41,8 +42,17 @@ def _renaming(function: Callable[[HardFile], None]) -> Callable[[HardFile], None
     return _kind(function)
 
 
+def _known_before(file: HardFile) -> None:
+    """What another kind may have written already stays the patient's: their former name and number."""
+    held = file.image.get("OtherPatientNames") or []
+    former = [str(name) for name in (held if isinstance(held, list | MultiValue) else [held])]
+    file.image.OtherPatientNames = [*former, f"{file.person.last}^{file.person.first}"]
+    file.image.add_new(0x00101000, "LO", file.person.record)
+
+
 def _called(file: HardFile, last: str, first: str) -> None:
     """Gives the patient another name, in the file and among the secrets."""
+    _known_before(file)
     file.person.last, file.person.first = last, first
     file.image.PatientName = f"{last}^{first}"
 
@@ -128,6 +138,7 @@ def _record_number_over_the_values_of_a_text(file: HardFile) -> None:
 @_renaming
 def _name_that_was_damaged_in_the_patient_module(file: HardFile) -> None:
     """The feeding system lost the accents; whoever typed the description had them."""
+    _known_before(file)
     file.person.last = "Bélanger"
     file.image.PatientName = "B?langer^Marc"
     _said(file, "RX BELANGER")
@@ -135,6 +146,7 @@ def _name_that_was_damaged_in_the_patient_module(file: HardFile) -> None:
 
 @_renaming
 def _name_encoded_twice_in_the_patient_module(file: HardFile) -> None:
+    _known_before(file)
     file.person.last = "Bélanger"
     file.image.PatientName = f"{'Bélanger'.encode().decode('latin-1')}^Marc"
     _said(file, "RX BELANGER")
@@ -167,6 +179,7 @@ def _sets() -> None:
     for name, (charset, patient, text) in named.items():
 
         def put(file: HardFile, charset: str | list[str] = charset, patient: str = patient, text: str = text) -> None:
+            _known_before(file)
             file.image.SpecificCharacterSet = charset
             file.person.last, file.person.first = patient.split("^")
             file.image.PatientName = patient
@@ -226,6 +239,7 @@ def _number(file: HardFile, keyword: str, text: str) -> None:
 
 @_renaming
 def _record_number_without_its_zeros(file: HardFile) -> None:
+    _known_before(file)
     file.person.record = "0004718"
     file.image.PatientID = "0004718"
     _number(file, "SeriesNumber", "4718")
