@@ -1,4 +1,4 @@
-"""The README says only what is there: its commands, its files and the data folder's table."""
+"""The README and the page of roles say only what is there: its commands, its files and the data folder's table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from radia.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-MENTIONED = sorted({tuple(words.split()) for words in re.findall(r"\bradia ((?:[a-z]+(?:-[a-z]+)* ?)+)", README)})
+ROLES = (ROOT / "docs" / "roles.md").read_text()
+COMMAND = r"\bradia ((?:[a-z]+(?:-[a-z]+)* ?)+)"
+MENTIONED = sorted({tuple(words.split()) for words in re.findall(COMMAND, README) + re.findall(f"`{COMMAND}", ROLES)})
 
 
 @pytest.mark.parametrize("words", MENTIONED, ids=" ".join)
@@ -36,8 +38,9 @@ def test_every_make_target_of_the_readme_exists(target: str) -> None:
 
 
 def test_the_linked_files_exist() -> None:
-    for link in re.findall(r"\]\(([^)#]+)\)", README):
-        assert link.startswith("http") or (ROOT / link).exists(), link
+    for folder, page in ((ROOT, README), (ROOT / "docs", ROLES)):
+        for link in re.findall(r"\]\(([^)#]+)\)", page):
+            assert link.startswith("http") or (folder / link).exists(), link
 
 
 def test_the_parameters_file_says_the_defaults() -> None:
