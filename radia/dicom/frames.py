@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.pixels.processing import apply_color_lut
 
 from radia.dicom import container
 from radia.dicom.burned_in import Box, blank, find_text
@@ -28,6 +29,7 @@ _DECODING = (
     0x00280002, 0x00280004, 0x00280006, 0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280102, 0x00280103,
     0x00281101, 0x00281102, 0x00281103, 0x00281201, 0x00281202, 0x00281203,
 )  # fmt: skip
+_PALETTE = (0x00280004, 0x00281101, 0x00281102, 0x00281103, 0x00281201, 0x00281202, 0x00281203)
 _MOST_FRAMES = 100
 """Each is searched for text on its own; a chest radiograph has one, a tomosynthesis some dozens."""
 
@@ -73,7 +75,7 @@ def clean_pixels(source: Part10, *, look: bool) -> CleanPixels:
         return _colour(source, shape, frames, look=look, native=native)
     if look:
         stored = [_stored(source, shape, frame, native=native) for frame in frames]
-        boxes = [find_text(image) for image in stored]
+        boxes = [_each_once([find_text(seen) for seen in _as_seen(source, image)]) for image in stored]
         if any(boxes):
             return _encoded_anew(source, shape, stored, boxes)
     if native:
@@ -164,6 +166,22 @@ def _decoded(source: Part10, frame: container.Buffer) -> NDArray[Any]:
     syntax = container.EXPLICIT if native else source.syntax
     header = container.encode_header("1.2.840.10008.5.1.4.1.1.1", "2.25.1", syntax)
     return stored_pixels(pydicom.dcmread(BytesIO(header + container.encode(image))))
+
+
+def _as_seen(source: Part10, stored: NDArray[Any]) -> list[NDArray[Any]]:
+    """What is searched for text: the stored values and, where they are numbers of a palette, each colour of it too."""
+    if source.dataset.text(0x00280004) != "PALETTE COLOR":
+        return [stored]
+    palette = Dataset()
+    for tag in _PALETTE:
+        if tag in source.dataset.elements:
+            palette.elements[tag] = source.dataset.elements[tag]
+    header = container.encode_header("1.2.840.10008.5.1.4.1.1.1", "2.25.1", container.EXPLICIT)
+    try:
+        colours = apply_color_lut(stored, pydicom.dcmread(BytesIO(header + container.encode(palette))))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise Refusal(Reason.UNREADABLE_PIXELS, "a palette that cannot be applied") from error
+    return [stored, *(np.ascontiguousarray(colours[..., channel]) for channel in range(3))]
 
 
 # --- where nothing must change ----------------------------------------------------------------------------------------

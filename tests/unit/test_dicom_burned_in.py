@@ -117,6 +117,25 @@ class TestFindText:
         assert covered(name, found) > 0.9
         assert covered(marker, found) == 0
 
+    def test_finds_each_line_of_a_block(self) -> None:
+        stored, boxes = body(1024, 1024), []
+        for number, text in enumerate(("Nom: Tremblay Luc", "RAMQ TREL 5103 0212", "DDN 1951-03-02")):
+            stored, box = written(text, height=24, at=(40, 700 + 24 * number), base=stored)
+            boxes.append(box)
+        found = find_text(stored)
+        assert min(covered(box, found) for box in boxes) > 0.9
+
+    def test_finds_the_whole_of_a_long_faint_line(self) -> None:
+        base = body(1024, 1024)
+        stored, box = written("HOPITAL DE VERDUN 514-555-0199 PELLETIER", height=26, at=(100, 500), ink=3900, base=base)
+        found = find_text(stored)
+        assert covered(Box(box.x0, box.y0, box.x0 + 30, box.y1), found) > 0.9
+        assert covered(Box(box.x1 - 30, box.y0, box.x1, box.y1), found) > 0.9
+
+    def test_a_name_that_begins_as_a_marker_is_a_name(self) -> None:
+        stored, box = written("GAUCHER", height=34, at=(100, 100))
+        assert covered(box, find_text(stored)) > 0.9
+
     def test_leaves_a_body_alone(self) -> None:
         assert find_text(body()) == []
         assert find_text(np.zeros((512, 512), "u2")) == []

@@ -139,6 +139,31 @@ class TestColour:
             cleaned(raw)
 
 
+class TestPalette:
+    @staticmethod
+    def file(order: np.ndarray) -> tuple[bytes, np.ndarray, object]:
+        """A body with a name, in shades of gray that a palette gives to numbers in another order."""
+        drawn, box = written("TREMBLAY Luc 1951", height=24, ink=255, base=(body() >> 4).astype("u1"))
+        image = _ordinary(Person.invented(1))
+        stored = np.argsort(order).astype("u1")[drawn.astype("u1")]
+        image.Rows, image.Columns = stored.shape
+        image.SamplesPerPixel, image.PhotometricInterpretation = 1, "PALETTE COLOR"
+        image.BitsAllocated = image.BitsStored = 8
+        image.HighBit = 7
+        for colour in ("Red", "Green", "Blue"):
+            setattr(image, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, 16])
+            setattr(image, f"{colour}PaletteColorLookupTableData", (order.astype("<u2") * 257).tobytes())
+        image.PixelData = stored.tobytes()
+        image["PixelData"].VR = "OB"
+        return file_of(image, container.EXPLICIT), stored, box
+
+    def test_text_is_found_in_its_colours_and_not_in_the_order_of_its_numbers(self) -> None:
+        raw, stored, box = self.file(np.random.default_rng(0).permutation(256))
+        after, _ = cleaned(raw, ALL)
+        changed = np.frombuffer(after.PixelData, "u1").reshape(stored.shape) != stored
+        assert changed[box.y0 : box.y1, box.x0 : box.x1].mean() > 0.9  # type: ignore[attr-defined]
+
+
 class TestBitsThatAreNotImage:
     @pytest.mark.parametrize("syntax", ["jpeg lossless", "jpeg-ls", "jpeg 2000", "rle"])
     def test_go_from_compressed_streams_too(self, syntax: str) -> None:
