@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Sequence
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radia.findings import FINDINGS
-from radia.fit import fit, softened
-from radia.metrics import auroc
-from radia.model import ChestModel, build
+from radia.fit import fit
+from radia.labels import with_doubt
+from radia.metrics import auroc, midranks
+from radia.model import ChestModel, Preprocessing, build
 from radia.predict import predict
 from radia.settings import FinetuneSettings
 from radia.suspects import out_of_fold
@@ -34,10 +36,15 @@ PLAIN = FinetuneSettings(backbone="densenet-slim", epochs=6, batch_size=16, lear
 VARIANTS: dict[str, dict[str, Any]] = {
     "no augmentation": {"augment": False},
     "layer decay 0.85": {"layer_decay": 0.85},
-    "average 0.99": {"average": 0.99},
+    "average 0.9": {"average": 0.9},
+    "average 0.97": {"average": 0.97},
+    "weight decay 0.05": {"weight_decay": 0.05},
+    "views 5": {"views": 5},
     "probe 2 epochs": {"probe_epochs": 2},
     "margin 2 epochs": {"margin_epochs": 2},
     "softened by suspicion": {},
+    "5 folds, rank mean": {},
+    "5 folds, rank mean, no augmentation": {"augment": False},
 }
 
 
@@ -67,7 +74,8 @@ def main() -> None:
     plain = PLAIN.model_copy(update={"threads": asked.threads})
     public = public_set(asked.public, asked.side, 0, workers=1)
     pretraining = plain.model_copy(update={"epochs": 5, "learning_rate": 4e-3, "augment": False})
-    base, seconds = trained(build("densenet-slim"), public.images, public.labels.astype(np.float32), pretraining, 0)
+    new = partial(build, "densenet-slim", preprocessing=Preprocessing(asked.side))
+    base, seconds = trained(new(), public.images, public.labels.astype(np.float32), pretraining, 0)
     print(f"base: {seconds:.0f} s of processor time", flush=True)
     scores: dict[str, list[NDArray[np.float32]]] = {}
     truths = []
@@ -81,18 +89,21 @@ def main() -> None:
         tuned, seconds = trained(deepcopy(base), pixels[train], given[train], plain, seed)
         scores.setdefault("plain", []).append(predict(tuned, pixels[test]).probabilities)
         print(f"plain: {seconds:.0f} s of processor time", flush=True)
-        scratch, _ = trained(build("densenet-slim", seed=seed), pixels[train], given[train], plain, seed)
+        scratch, _ = trained(new(seed=seed), pixels[train], given[train], plain, seed)
         scores.setdefault("scratch", []).append(predict(scratch, pixels[test]).probabilities)
         for name, how in variants.items():
             labels = given[train]
             if name == "softened by suspicion":
                 features = predict(base, pixels[train]).features
                 folds = out_of_fold(features, labels.astype(np.float64), np.arange(asked.local), folds=5, seed=seed)
-                doubt = np.clip(np.abs(labels - folds) - 0.5, 0, None)
-                labels = softened(labels, doubt)
+                labels, _ = with_doubt(labels, np.ones_like(labels), folds, soft=0.3)
             settings = plain.model_copy(update=how)
-            tuned, _ = trained(deepcopy(base), pixels[train], labels, settings, seed)
-            scores.setdefault(name, []).append(predict(tuned, pixels[test]).probabilities)
+            members = [
+                predict(trained(deepcopy(base), pixels[train], labels, settings, seed, fold)[0], pixels[test])
+                for fold in range(5 if name.startswith("5 folds") else 1)
+            ]
+            ranks = [np.apply_along_axis(midranks, 0, one.probabilities.astype(np.float64)) for one in members]
+            scores.setdefault(name, []).append(np.mean(ranks, axis=0).astype(np.float32))
             print(name, round(mean_auroc(truth[test], scores[name][-1]), 4), flush=True)
     table = [row(name, scores[name], scores["plain"], truths) for name in scores]
     text = json.dumps({"settings": {k: str(v) for k, v in vars(asked).items()}, "table": table}, indent=1)
@@ -102,10 +113,15 @@ def main() -> None:
 
 
 def trained(
-    model: ChestModel, pixels: NDArray[np.uint8], labels: NDArray[np.float32], settings: FinetuneSettings, seed: int
+    model: ChestModel,
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.float32],
+    settings: FinetuneSettings,
+    seed: int,
+    fold: int = 0,
 ) -> tuple[ChestModel, float]:
     n = len(pixels)
-    validation = np.arange(n) % 6 == 0
+    validation = np.arange(n) % 6 == fold
     start = time.process_time()
     result = fit(
         model,

@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,12 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a GPU machine has the checkout, not the installation
 
 from radia.explain import grad_cam
-from radia.fit import _fabric, _gradients, _optimizer, _prefetched, cross_entropy, draw_augmentation
+from radia.fit.batches import Batch, Feed
+from radia.fit.draws import draw_augmentation
+from radia.fit.loop import gradients
+from radia.fit.loss import cross_entropy
+from radia.fit.setup import optimizer_of
+from radia.fit.workers import open_fabric
 from radia.model import ChestModel, Preprocessing, build, to_input
 from radia.settings import FinetuneSettings
 
@@ -111,52 +117,52 @@ class Step:
     """One training step as radia.fit does it."""
 
     def __init__(self, backbone: str, side: int, device: str, precision: str, nhwc: bool, compiled: bool) -> None:
-        self.fabric = _fabric(device, precision)
+        self.fabric = open_fabric(device, precision)
         self.layout = torch.channels_last if nhwc else torch.contiguous_format
         self.model: ChestModel = build(backbone, preprocessing=Preprocessing(side))
         self.model.to(self.fabric.device).to(memory_format=self.layout)
-        optimizer = _optimizer(self.model, FinetuneSettings())
+        optimizer = optimizer_of(self.model, FinetuneSettings())
         network: nn.Module = torch.compile(self.model) if compiled else self.model  # type: ignore[assignment]
         self.network, self.optimizer = self.fabric.setup(network, optimizer)
         self.network.train()
         self.side = side
 
-    def __call__(self, pixels: torch.Tensor, *, number: int = 0) -> None:
-        n = len(pixels)
-        draws = draw_augmentation(n, 0, 1, number, self.fabric.device)
-        x = to_input(pixels, self.model.preprocessing, draws).contiguous(memory_format=self.layout)
-        target = torch.zeros(n, 14, device=self.fabric.device)
-        _gradients(self.fabric, self.network, x, target, torch.ones_like(target), cross_entropy, n)
+    def __call__(self, batch: Batch) -> None:
+        n = len(batch.rows)
+        x = to_input(batch.pixels, self.model.preprocessing, batch.draws).contiguous(memory_format=self.layout)
+        gradients(self.fabric, self.network, x, batch, cross_entropy, n)
         self.fabric.clip_gradients(self.network, self.optimizer, max_norm=1.0, error_if_nonfinite=False)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
     def rate_constant(self, batch: int, steps: int) -> float:
-        return batch / seconds(lambda number: self(self._constant(batch), number=number), steps)
+        return batch / seconds(lambda number: self(self._constant(batch, number)), steps)
 
     def loop_over_constant(self, store: Shards, batch: int, steps: int) -> float:
         """Both ways in turn, several times: what disturbs the machine disturbs both."""
         ids = np.array([str(row) for row in range(len(store.pixels))])
         ratios = []
-        pixels = self._constant(batch)
-        self(pixels)
+        labels = np.zeros((len(ids), 14), np.float32)
+        feed = Feed(store, ids, labels, labels + 1, self.fabric.device)
+        self(self._constant(batch, 0))
         for turn in range(5):
             order = np.random.default_rng(turn).permutation(len(ids))
             batches = [order[i : i + batch] for i in range(0, len(ids) - batch + 1, batch)][:steps]
             start = clock()
             for number in range(len(batches)):
-                self(pixels, number=number)
+                self(self._constant(batch, number))
             middle = clock()
-            for number, (_rows, fed) in enumerate(_prefetched(store, ids, batches, self.fabric)):
-                self(fed, number=number)
+            drawn = ((rows, slice(None), draw_augmentation(batch, 0, 1, k)) for k, rows in enumerate(batches))
+            for fed in feed(drawn):
+                self(fed)
             ratios.append((middle - start) / (clock() - middle))
         return float(np.median(ratios))
 
     def augmentation(self, batch: int, steps: int) -> float:
         """Seconds a batch."""
-        pixels, how, device = self._constant(batch), self.model.preprocessing, self.fabric.device
-        plain = seconds(lambda _: to_input(pixels, how), steps)
-        return seconds(lambda n: to_input(pixels, how, draw_augmentation(batch, 0, 1, n, device)), steps) - plain
+        constant, how = self._constant(batch, 0), self.model.preprocessing
+        plain = seconds(lambda _: to_input(constant.pixels, how), steps)
+        return seconds(lambda _: to_input(constant.pixels, how, constant.draws), steps) - plain
 
     def roofline(self, batch: int, rate: float) -> float:
         """What the step must move at least (each layer's output written and read, forwards and backwards, in two bytes)
@@ -179,8 +185,13 @@ class Step:
         bandwidth = 2 * block.numel() / seconds(lambda _: target.copy_(block), 20)
         return moved * batch / bandwidth / (batch / rate)
 
-    def _constant(self, batch: int) -> torch.Tensor:
-        return torch.full((batch, self.side, self.side), 128, dtype=torch.uint8, device=self.fabric.device)
+    def _constant(self, n: int, number: int) -> Batch:
+        device = self.fabric.device
+        pixels = torch.full((n, self.side, self.side), 128, dtype=torch.uint8, device=device)
+        target = torch.zeros(n, 14, device=device)
+        drawn = draw_augmentation(n, 0, 1, number)
+        draws = type(drawn)(*(getattr(drawn, one.name).to(device) for one in fields(drawn)))
+        return Batch(np.arange(n), pixels, target, torch.ones_like(target), draws, 14.0 * n)
 
 
 def heat_maps(model: ChestModel, side: int, device: str) -> dict[str, float]:

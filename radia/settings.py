@@ -22,6 +22,8 @@ from radia.errors import SettingsError
 from radia.findings import UncertaintyPolicy
 from radia.workspace import Workspace
 
+_RECIPES = Path(__file__).parent / "recipes"
+
 
 class Section(BaseModel):
     """A section of params.yaml."""
@@ -232,11 +234,7 @@ class FinetuneSettings(Section):
     finding_weights: dict[str, float] = Field({}, description="weight of a finding in the loss; 1 where none is given")
     tree: bool = Field(False, description="findings below others in CheXpert's tree are learnt where those are present")
     views: int = Field(1, ge=1, le=5, description="slightly moved copies of an image that the model averages over")
-    folds: int = Field(
-        0, ge=0, le=10, description="networks trained on all but one part each, averaged; 0: one network"
-    )
     balanced: bool = Field(False, description="every site is drawn as often as every other, and every patient of it")
-    workers: int = Field(1, ge=1, description="processes that train together, one a GPU; more: torchrun, or Ray")
 
 
 class StandInSettings(Section):
@@ -364,6 +362,16 @@ def load_settings(path: Path | None = None) -> Settings:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         raise SettingsError(f"{source}: {name}: {first['msg']}") from error
+
+
+def recipe_names() -> list[str]:
+    """The trainings that stand in radia/recipes as params files."""
+    return sorted(path.stem for path in _RECIPES.glob("*.yaml"))
+
+
+def recipe_file(name: str) -> Path:
+    """A recipe's params file."""
+    return _RECIPES / f"{name}.yaml"
 
 
 def workspace(root: Path | None = None) -> Workspace:

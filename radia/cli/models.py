@@ -17,11 +17,26 @@ from radia.cli.frame import (
     step_command,
     told,
 )
+from radia.settings import recipe_file, recipe_names
 
 step_command("base", "base_model", "Put the checkpoint of the model in use at models/base.")
-step_command("finetune", "finetune", "Fine-tune the model in use on the snapshot.")
 step_command("gate", "gate", "Judge the candidate's evaluation by the gate's rules.")
 step_command("register", "register", "Register the candidate in MLflow; a person approves.")
+
+
+@main.command()
+@click.option("--data", default="", help="A public collection: chexpert:DIR, nih:DIR, mimic:DIR or padchest:DIR.")
+@click.option("--recipe", type=click.Choice(recipe_names()), help="Settings of a published training, by name.")
+@params_option
+@prints
+def finetune(data: str, recipe: str | None, params: Path | None) -> tuple[object, str]:
+    """Fine-tune the model in use on the snapshot, or the base of params.yaml on a public collection."""
+    from radia import steps
+
+    if recipe and params:
+        raise click.UsageError("a recipe is a params file: give --recipe or --params")
+    with opened(recipe_file(recipe) if recipe else params) as site:
+        return told(steps.finetune_public(site, data) if data else steps.finetune(site))
 
 
 @main.command()

@@ -33,7 +33,7 @@ from radia.steps.lineage import (
     verify,
     withdraw,
 )
-from radia.steps.models import base_model, evaluate, finetune, gate, register, suspects
+from radia.steps.models import base_model, evaluate, finetune, finetune_public, gate, register, suspects
 from radia.steps.monitoring import Watch, monitor, shift_since_training
 from radia.steps.network import fetch, fetch_day, receive
 from radia.steps.noise import noise
@@ -62,6 +62,7 @@ __all__ = [
     "fetch",
     "fetch_day",
     "finetune",
+    "finetune_public",
     "gate",
     "images",
     "import_reads",

@@ -123,7 +123,7 @@ def suspects(run: Run) -> Outcome:
 
 def finetune(run: Run) -> Outcome:
     """Fine-tunes the base on the snapshot's training side; thresholds come from its validation side."""
-    from radia.fit import fit
+    from radia.fit import balanced, fit
     from radia.images import ImageStore
     from radia.model import load_checkpoint, save_checkpoint
 
@@ -146,6 +146,9 @@ def finetune(run: Run) -> Outcome:
             validation=side == "validation",
             settings=settings.finetune,
             seed=settings.seed,
+            sampling=balanced(frozen.images["patient"].to_numpy(), frozen.images["site"].to_numpy())
+            if settings.finetune.balanced
+            else None,
             progress=run.ticker("finetune"),
             resume=site.models / f"resume-{frozen.digest[:12]}",
         )
@@ -163,6 +166,66 @@ def finetune(run: Run) -> Outcome:
         **soft_inputs(run),
     }
     return once(run, "finetune", inputs=inputs, produces=[target / "model.safetensors"], work=work)
+
+
+def finetune_public(run: Run, data: str) -> Outcome:
+    """Trains the base that params.yaml names on a public collection (`chexpert:DIR` ...), into models/public-chexpert.
+
+    The collection's own split is used; its images are decoded once, at the side of the model's input.
+    """
+    from radia import registry
+    from radia.fit import fit
+    from radia.model import load_checkpoint, save_checkpoint
+    from radia.public_data import TRAIN, VALIDATION, pack, read_public
+
+    site, settings = run.workspace, run.settings
+    public, named = read_public(data), settings.finetune.base
+    out = site.models / f"public-{public.name}"
+    folder = registry.checkpoint_folder(site, named) if named.startswith("mlflow:") else Path(named)
+    tables = digests.of_json([public.ids.tolist(), public.split.tolist(), public.labels.tobytes().hex()])
+
+    def work() -> tuple[dict[str, str], dict[str, Any]]:
+        if folder.is_dir():
+            model, base = load_checkpoint(folder)
+        else:
+            found = _published_base(run)
+            model, base = found.model, found.checkpoint
+        side = settings.finetune.side or model.preprocessing.side
+        packed = site.external / digests.of_json([data, side])[:12] / "images"
+        targets, weights = training_targets(
+            public.labels,
+            settings.labels.uncertain_by_finding,
+            default=settings.labels.uncertain,
+            blank_is_absent=settings.labels.blank_is_absent,
+        )
+        result = fit(
+            model,
+            images=pack(public, packed, side=side, progress=run.ticker("images")),
+            ids=public.ids,
+            targets=targets,
+            weights=weights,
+            train=public.split == TRAIN,
+            validation=public.split == VALIDATION,
+            settings=settings.finetune,
+            seed=settings.seed,
+            progress=run.ticker("finetune"),
+            resume=site.models / f"resume-{tables[:12]}",
+        )
+        save_checkpoint(out, result.model, result.checkpoint(base, snapshot=None))
+        return {"checkpoint": digests.of_folder(out)}, {
+            **_training_summary(result),
+            "folder": str(out),
+            "licence": base.licence,
+        }
+
+    inputs = {
+        "data": tables,
+        "base": digests.of_folder(folder) if folder.is_dir() else named,
+        "settings": settings.finetune.digest(),
+        "labels": settings.labels.digest(),
+        "seed": str(settings.seed),
+    }
+    return once(run, "train-base", public.name, inputs=inputs, produces=[out / "model.safetensors"], work=work)
 
 
 def evaluate(run: Run, *, external: Mapping[str, str] | None = None) -> Outcome:
@@ -576,7 +639,8 @@ def _given_truth(frozen: Snapshot, settings: LabelSettings) -> NDArray[np.float6
     import numpy as np
 
     targets, weights = _targets(frozen, settings)
-    return np.where(weights > 0, targets, np.nan)
+    # a smoothed label is one again where it is judged by
+    return np.where(weights > 0, (targets >= 0.5).astype(float), np.nan)
 
 
 def _targets(frozen: Snapshot, settings: LabelSettings) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
