@@ -33,6 +33,7 @@ class Reason(StrEnum):
     UNSUPPORTED_SYNTAX = "transfer syntax not supported"
     NOT_AN_IMAGE_TO_CLEAN = "kind of object that cannot be cleaned"
     NOT_CHEST = "not a frontal chest radiograph"
+    UNFAMILIAR = "unlike the images that the model was trained on"
     DUPLICATE = "SOP instance already in the archive with other content"
     NO_PATIENT = "patient cannot be told apart"
     TEXT_DETECTOR_MISSING = "burned-in text cannot be looked for"

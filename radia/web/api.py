@@ -6,6 +6,7 @@ from flask import Blueprint, Response, jsonify
 
 from radia.errors import NoModel, RadiaError
 from radia.web.access import ANYBODY, context, open_to
+from radia.web.batching import Busy
 from radia.web.demo import USERS, read_upload, uploaded
 
 blueprint = Blueprint("api", __name__)
@@ -32,3 +33,9 @@ def health() -> Response:
 def refused(error: RadiaError) -> tuple[Response, int]:
     """What cannot be read, or no model."""
     return jsonify(error=str(error)), 422
+
+
+@blueprint.errorhandler(Busy)
+def busy(error: Busy) -> tuple[Response, int, dict[str, str]]:
+    """Too many images wait: when to come again."""
+    return jsonify(error=str(error)), 503, {"Retry-After": str(error.seconds)}

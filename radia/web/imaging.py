@@ -8,7 +8,6 @@ not: what a model makes of it (reading.py).
 
 from __future__ import annotations
 
-import hashlib
 import io
 import struct
 from collections.abc import Callable
@@ -51,12 +50,16 @@ class Kind:
 
 @dataclass(frozen=True)
 class Film:
-    """One image. gray: [rows, columns] in 0..1, bone white, as `read_gray` shows it. sha256: of the file's bytes."""
+    """One image. gray: [rows, columns] in 0..1, bone white, as `read_gray` shows it."""
 
     gray: Gray
     kind: Kind
-    sha256: str
     _shades: Callable[[], tuple[Shades, float, float]]
+
+    @classmethod
+    def of_gray(cls, gray: Gray) -> Film:
+        """An image that comes from no file."""
+        return cls(gray, Kind(), lambda: _sixteen_bits(gray))
 
     def display(self) -> Display:
         """The image at its full depth, for a window that a person moves."""
@@ -110,7 +113,7 @@ def _picture(content: bytes) -> Film:
     shades = np.ascontiguousarray(np.clip(values, 0, np.iinfo(depth).max).astype(depth))
     top = float(np.iinfo(depth).max)
     gray = shades.astype(np.float32) / np.float32(top)
-    return Film(gray, Kind(), hashlib.sha256(content).hexdigest(), lambda: (shades, 0.0, top))
+    return Film(gray, Kind(), lambda: (shades, 0.0, top))
 
 
 # --- DICOM ------------------------------------------------------------------------------------------------------------
@@ -123,20 +126,23 @@ def _dicom(content: bytes) -> Film:
     dataset = _only_the_image(container.parse(content, most_inflated=MAX_BYTES))
     facts = facts_of(dataset)
     kind = Kind(facts.modality, facts.body_part, facts.view)
-    digest = hashlib.sha256(content).hexdigest()
     stored = stored_pixels(dataset)
     _check_size(*stored.shape[:2])
     table = gray_by_value(stored, dataset) if stored.ndim == 2 else None
     if table is None:
         gray = read_gray(dataset)
-        return Film(gray, kind, digest, lambda: (np.rint(gray * 65535).astype(np.uint16), 0.0, 65535.0))
+        return Film(gray, kind, lambda: _sixteen_bits(gray))
     by_value = table
 
     def shades() -> tuple[Shades, float, float]:
         window = _window(stored, by_value)
         return looked_up(stored, window.shades), window.low, window.high
 
-    return Film(looked_up(stored, table), kind, digest, shades)
+    return Film(looked_up(stored, table), kind, shades)
+
+
+def _sixteen_bits(gray: Gray) -> tuple[Shades, float, float]:
+    return np.rint(gray * 65535).astype(np.uint16), 0.0, 65535.0
 
 
 def _only_the_image(source: Part10) -> Any:

@@ -37,7 +37,9 @@ def _threads(app: Flask, *, host: str, port: int) -> None:
     from waitress import serve as listen
 
     most = load_settings().web.upload_mb << 20
-    listen(app, host=host, port=port, threads=THREADS, ident=None, max_request_body_size=most + 65_536)
+    most += 65_536
+    # uploads do not touch the disk, as they would above 512 kB
+    listen(app, host=host, port=port, threads=THREADS, ident=None, max_request_body_size=most, inbuf_overflow=most + 1)
 
 
 def _processes(app: Flask, *, host: str, port: int, workers: int) -> None:

@@ -13,8 +13,9 @@ import threading
 import time
 from dataclasses import dataclass, replace
 
-from radia import registry
+from radia import familiarity, registry
 from radia.errors import NoModel, RadiaError
+from radia.familiarity import Familiarity
 from radia.model import Checkpoint, ChestModel, load_checkpoint
 from radia.workspace import Workspace
 
@@ -29,7 +30,8 @@ class Served:
     """One model as it is served. Never changed: who holds one answers with this model and no other.
 
     override: who put it in use against the gate, and why; empty where the gate passed. unreachable_since: Unix time
-    since which the registry has not answered; None while it does.
+    since which the registry has not answered; None while it does. familiarity: what tells images like those of its
+    training; None where its checkpoint keeps none.
     """
 
     version: str
@@ -37,6 +39,7 @@ class Served:
     checkpoint: Checkpoint
     override: str = ""
     unreachable_since: float | None = None
+    familiarity: Familiarity | None = None
 
     @property
     def name(self) -> str:
@@ -94,7 +97,7 @@ class ModelInUse:
             return replace(served, override=override, unreachable_since=None)
         folder = registry.checkpoint_folder(self._site, f"mlflow:cxr/{champion.version}")
         model, checkpoint = load_checkpoint(folder, mapped=True)
-        return Served(champion.version, model, checkpoint, override)
+        return Served(champion.version, model, checkpoint, override, familiarity=familiarity.load(folder))
 
     def _look_quietly(self) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -10,28 +11,39 @@ import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 
+from radia.familiarity import Familiarity, save
 from radia.findings import FINDINGS
+from radia.synthetic.phantom import examples
 from radia.workspace import Workspace
+
+
+def with_model(site: Workspace, familiarity: Familiarity | None = None) -> Workspace:
+    from radia import registry
+    from radia.model import Preprocessing, build, describe, save_checkpoint
+
+    model = build("densenet-slim", preprocessing=Preprocessing(64), seed=1)
+    save_checkpoint(site.root / "model", model, describe(model, thresholds=dict.fromkeys(FINDINGS, 0.4)))
+    if familiarity:
+        save(site.root / "model", familiarity)
+    registry.register_champion(site, site.root / "model", description="for tests")
+    return site
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
-    from radia import registry
-    from radia.model import Preprocessing, build, describe, save_checkpoint
     from radia.web import create_app
 
-    site = Workspace(tmp_path_factory.mktemp("web"))
-    model = build("densenet-slim", preprocessing=Preprocessing(64), seed=1)
-    save_checkpoint(site.root / "model", model, describe(model, thresholds=dict.fromkeys(FINDINGS, 0.4)))
-    registry.register_champion(site, site.root / "model", description="for tests")
-    return create_app(site, open_demo=True).test_client()
+    return create_app(with_model(Workspace(tmp_path_factory.mktemp("web"))), open_demo=True).test_client()
 
 
-def png(mode: str = "L", size: tuple[int, int] = (90, 70)) -> bytes:
-    values = np.random.default_rng(2).integers(0, 255, (size[1], size[0]), dtype=np.uint8)
-    picture = Image.fromarray(values).convert(mode)
+@lru_cache(maxsize=1)
+def film() -> Image.Image:
+    return Image.fromarray(examples(1, seed=3, side=192)[0])
+
+
+def png(picture: Image.Image | None = None) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    (picture or film()).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -46,6 +58,7 @@ def test_a_picture_gets_14_probabilities_with_thresholds(client: FlaskClient) ->
     assert set(findings) == set(FINDINGS)
     for entry in findings.values():
         assert 0 <= entry["probability"] <= 1
+        assert entry["call"] in ("above", "unsure", "below")
         assert entry["above_threshold"] == (entry["probability"] >= entry["threshold"] == 0.4)
 
 
@@ -93,3 +106,75 @@ def test_a_site_without_a_model_says_what_to_do(tmp_path: Path) -> None:
     client = create_app(Workspace(tmp_path), open_demo=True).test_client()
     assert "no model is in use yet" in client.get("/demo").get_data(as_text=True)
     assert client.get("/healthz").get_json() == {"status": "ok", "model": None}
+
+
+class TestWhatTheModelMayNotBeAsked:
+    def test_no_chest_film_is_refused_with_the_reason(self, client: FlaskClient) -> None:
+        noise = Image.fromarray(np.random.default_rng(2).integers(0, 255, (70, 90), dtype=np.uint8))
+        for picture in (noise, Image.new("L", (300, 300), 90)):
+            answer = client.post("/api/predict", data=upload(png(picture)))
+            assert answer.status_code == 422
+            assert answer.get_json()["error"].startswith("not a frontal chest radiograph: the pixels have nothing")
+
+    @pytest.mark.parametrize(("limit", "status"), [(1e3, 200), (1e-6, 422)])
+    def test_an_image_unlike_the_training_is_refused_and_one_like_it_is_not(
+        self, tmp_path: Path, limit: float, status: int
+    ) -> None:
+        from radia.web import create_app
+
+        site = with_model(
+            Workspace(tmp_path), Familiarity(np.zeros(176, np.float32), np.eye(176, dtype=np.float32), limit)
+        )
+        answer = create_app(site, open_demo=True).test_client().post("/api/predict", data=upload(png()))
+        assert answer.status_code == status
+        if status == 422:
+            assert answer.get_json()["error"].startswith("unlike the images that the model was trained on")
+        else:
+            assert 0 < answer.get_json()["distance_from_training"] < 1
+
+
+class TestHostileUploads:
+    def test_never_end_in_an_error_of_the_server_or_in_a_stored_file(self, client: FlaskClient) -> None:
+        site: Workspace = client.application.extensions["radia"].site
+        before = {path.relative_to(site.root) for path in site.root.rglob("*")}
+        whole = [png(), as_dicom()]
+        rng = np.random.default_rng(5)
+        for number in range(200):
+            content = bytearray(whole[number % 2])
+            for _ in range(rng.integers(1, 6)):
+                content[rng.integers(len(content) if number % 3 else 400)] = rng.integers(256)
+            if number % 5 == 0:
+                content = content[: rng.integers(len(content))]
+            name = ("../../etc/passwd", "<script>alert(1)</script>.png", "a\\..\\b.dcm")[number % 3]
+            answer = client.post("/api/predict", data=upload(bytes(content), name))
+            assert answer.status_code in (200, 422), number
+            assert b"<script>" not in answer.data
+        after = {path.relative_to(site.root) for path in site.root.rglob("*")}
+        assert {path for path in after - before if "ledger" not in path.name} == set()
+
+    def test_a_server_that_is_full_says_when_to_come_again(
+        self, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(client.application.extensions["radia.queue"], "_longest", 0)
+        for address in ("/api/predict", "/demo"):
+            answer = client.post(address, data=upload(png()))
+            assert answer.status_code == 503
+            assert int(answer.headers["Retry-After"]) >= 1
+
+
+def as_dicom() -> bytes:
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+
+    dataset, pixels = Dataset(), np.asarray(film(), np.uint16) * 16
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.SOPInstanceUID = DigitalXRayImageStorageForPresentation, generate_uid()
+    dataset.PatientName, dataset.PatientID, dataset.Modality = "Essai^Un", "T1", "DX"
+    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = *pixels.shape, 1
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
+    dataset.PhotometricInterpretation, dataset.WindowCenter, dataset.WindowWidth = "MONOCHROME2", 2048, 4096
+    dataset.PixelData = pixels.tobytes()
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
