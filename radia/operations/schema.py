@@ -88,6 +88,7 @@ def migrate(site: Workspace, *, administrator: str = "") -> list[Schema]:
     """
     from radia.services.instance import dagster_home
 
+    site.root.mkdir(parents=True, exist_ok=True)
     before = schemas(site)
     url = database_url("ledger", role=administrator) if administrator else None
     upgrade_ledger(url or ledger_url(site))
