@@ -30,6 +30,8 @@ from radia.workspace import written_whole
 POOLINGS = ("average", "pcam")
 WEIGHTS_FILE, META_FILE = "model.safetensors", "model.json"
 FORMAT = 1
+PHANTOMS = "phantoms"
+"""The source that a stand-in's checkpoint names."""
 
 
 # --- pixels ---------------------------------------------------------------------------------------------------------
@@ -345,6 +347,11 @@ class Checkpoint:
     def preprocessing(self) -> Preprocessing:
         """How pixels enter this model."""
         return Preprocessing(self.side, self.mean, self.std)
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether it was trained on phantoms, to try a site that has no model yet; not for patients."""
+        return self.source == PHANTOMS
 
 
 def describe(model: ChestModel, **values: Any) -> Checkpoint:

@@ -47,9 +47,6 @@ if TYPE_CHECKING:
 CHUNK = 256
 """Images read from the shards at a time."""
 
-PHANTOMS = "phantoms"
-"""The source that a stand-in's checkpoint names."""
-
 MISSES_SHOWN = 8
 
 
@@ -75,7 +72,7 @@ def base_model(run: Run) -> Outcome:
         else:
             found = _published_base(run)
             save_checkpoint(target, found.model, found.checkpoint)
-        stands_in = read_checkpoint(target).source == PHANTOMS
+        stands_in = read_checkpoint(target).stands_in
         return {"checkpoint": digests.of_folder(target)}, {"base": base, "stand_in": stands_in}
 
     inputs = {"base": digests.of_folder(folder) if folder.is_dir() else base}
@@ -430,7 +427,7 @@ def _train_stand_in(run: Run) -> None:
     from radia import registry
     from radia.base_weights import RANDOM, resolve
     from radia.fit import fit
-    from radia.model import save_checkpoint
+    from radia.model import PHANTOMS, save_checkpoint
     from radia.synthetic.phantom import InMemory, public_set
 
     wanted, seed = run.settings.stand_in, run.settings.seed

@@ -62,6 +62,11 @@ class Reading:
     findings: tuple[FindingRead, ...]
     distance: float | None = None
 
+    @property
+    def unfamiliar(self) -> bool:
+        """Whether the image is unlike the training images."""
+        return self.distance is not None and not self.distance <= 1
+
     def as_json(self) -> dict[str, Any]:
         """Without the pictures."""
         return {
@@ -142,11 +147,14 @@ def _check_frontal(gray: Gray, kind: Kind) -> None:
 
 
 def _distance(served: Served, answer: Answer) -> float | None:
-    """The distance from the training images by its limit. Raises Refusal beyond it."""
+    """The distance from the training images by its limit. Raises Refusal beyond it.
+
+    A stand-in knows phantoms only and refuses nothing: its page says of every answer that it means nothing.
+    """
     if served.familiarity is None:
         return None
     distance = float(served.familiarity.distance(answer.features[np.newaxis])[0]) / served.familiarity.limit
-    if not distance <= 1:
+    if not distance <= 1 and not served.stand_in:
         raise Refusal(Reason.UNFAMILIAR, f"{distance:.1f} times the distance up to which the model may be asked")
     return distance
 

@@ -46,6 +46,11 @@ class Served:
         """Model and version."""
         return f"cxr version {self.version}"
 
+    @property
+    def stand_in(self) -> bool:
+        """Whether it was trained on phantoms, so that the site can be tried before it has a model."""
+        return self.checkpoint.stands_in
+
 
 class ModelInUse:
     """The champion of the registry."""

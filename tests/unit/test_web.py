@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from functools import lru_cache
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,16 +14,20 @@ from PIL import Image
 
 from radia.familiarity import Familiarity, save
 from radia.findings import FINDINGS
+from radia.model import PHANTOMS
 from radia.synthetic.phantom import examples
+from radia.web.language import texts
+from radia.web.reading import Call
 from radia.workspace import Workspace
 
 
-def with_model(site: Workspace, familiarity: Familiarity | None = None) -> Workspace:
+def with_model(site: Workspace, familiarity: Familiarity | None = None, **described: str) -> Workspace:
     from radia import registry
     from radia.model import Preprocessing, build, describe, save_checkpoint
 
     model = build("densenet-slim", preprocessing=Preprocessing(64), seed=1)
-    save_checkpoint(site.root / "model", model, describe(model, thresholds=dict.fromkeys(FINDINGS, 0.4)))
+    thresholds = dict.fromkeys(FINDINGS, 0.4)
+    save_checkpoint(site.root / "model", model, describe(model, thresholds=thresholds, **described))
     if familiarity:
         save(site.root / "model", familiarity)
     registry.register_champion(site, site.root / "model", description="for tests")
@@ -131,6 +136,28 @@ class TestWhatTheModelMayNotBeAsked:
             assert answer.get_json()["error"].startswith("unlike the images that the model was trained on")
         else:
             assert 0 < answer.get_json()["distance_from_training"] < 1
+
+    def test_a_stand_in_answers_and_says_that_it_means_nothing(self, tmp_path: Path) -> None:
+        from radia.web import create_app
+
+        far = Familiarity(np.zeros(176, np.float32), np.eye(176, dtype=np.float32), 1e-6)
+        client = create_app(with_model(Workspace(tmp_path), far, source=PHANTOMS), open_demo=True).test_client()
+        assert client.post("/api/predict", data=upload(png())).get_json()["distance_from_training"] > 1
+        page = client.get("/demo/example/1?", headers={"Accept-Language": "fr"}).get_data(as_text=True)
+        assert "Ce modèle de remplacement a appris sur des fantômes" in page
+        assert "Ce cliché ne ressemble pas" in page
+        assert "Épanchement pleural" in page
+
+
+def test_the_languages_have_the_same_texts_and_all_findings_and_calls() -> None:
+    def keys(part: object, above: str = "") -> set[str]:
+        return {above} if not isinstance(part, dict) else {k for n, v in part.items() for k in keys(v, f"{above}/{n}")}
+
+    english, french = texts("en"), texts("fr")
+    assert keys(english) == keys(french)
+    for language in (english, french):
+        assert tuple(language["demo"]["findings"]) == FINDINGS
+        assert tuple(language["demo"]["calls"]) == get_args(Call)
 
 
 class TestHostileUploads:

@@ -8,8 +8,9 @@ function show(chosen) {
   for (const button of buttons) button.setAttribute("aria-pressed", String(on && button === chosen));
   heat.hidden = !on;
   if (on) heat.src = chosen.dataset.map;
-  heat.alt = on ? `heat map of ${chosen.dataset.finding}` : "";
-  caption.textContent = on ? `Where the model looks for ${chosen.dataset.finding}` : "Choose a finding to see where the model looks.";
+  const told = `${caption.dataset.mapOf} ${chosen.textContent}`;
+  heat.alt = on ? told : "";
+  caption.textContent = on ? told : caption.dataset.choose;
 }
 
 for (const button of buttons) button.addEventListener("click", () => show(button));
