@@ -118,7 +118,7 @@ def _heat_section(where: str, heat: Mapping[str, Any] | None) -> Section | None:
     rows.append([f"mean of {new['mean']['over']}", "", *_heat_cells(base["mean"], new["mean"]), chance])
     header = ["finding", "regions", "hit rate, model in use", "hit rate, candidate"]
     note = (
-        f"<p class=note>{new['images']} images with known regions of findings. Hit rate: how often the highest point of "
+        f"<p class=note>{new['images']} images with known regions. Hit rate: how often the highest point of "
         "the Grad-CAM map lies inside the region; by chance: the region's share of the image. IoU: overlap of the "
         "region and the hot part of the map (Otsu's threshold). 95% intervals below, patients are the unit.</p>"
     )
