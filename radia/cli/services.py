@@ -13,9 +13,13 @@ from radia.settings import workspace
 @click.option("--port", default=8000, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes.")
-@click.option("--open-demo", is_flag=True, help="The demo page alone, without accounts, on this machine.")
-def web(port: int, host: str, workers: int, open_demo: bool) -> None:
-    """Serve the web app: the demo of the model in use, blind re-reading, lineage."""
+@click.option(
+    "--open-demo/--sign-in",
+    default=None,
+    help="Whether the demo page is open to this machine without accounts; it is while nobody has one.",
+)
+def web(port: int, host: str, workers: int, open_demo: bool | None) -> None:
+    """Serve the web app: the demo of the model in use, for people with an account."""
     from radia.web.server import serve
 
     serve(workspace(), host=host, port=port, workers=workers, open_demo=open_demo)

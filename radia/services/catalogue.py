@@ -177,8 +177,8 @@ def _dagster_daemon_check(here: Place) -> Command:
 
 def _web(here: Place) -> Command:
     nobody = here.open and not (here.site.web / "people.db").is_file()
-    options = ("--open-demo",) if nobody else ()
-    return Command((*_python("radia", "web"), "--host", here.host, "--port", str(here.port), *options))
+    option = "--open-demo" if nobody else "--sign-in"
+    return Command((*_python("radia", "web"), "--host", here.host, "--port", str(here.port), option))
 
 
 def _receiver(here: Place) -> Command:
@@ -213,7 +213,7 @@ SERVICES = (
         page=f"{proxy.DAGSTER_READONLY}/",
     ),
     Service("dagster-daemon", "schedules, sensors, the queue of runs", 0, _dagster_daemon, check=_dagster_daemon_check),
-    Service("web", "demo, blind reading, lineage", 8000, _web, health="/healthz", page="/"),
+    Service("web", "the demo: an X-ray in, 14 probabilities out", 8000, _web, health="/healthz", page="/"),
     Service("receiver", "C-STORE: what PACS and modalities send", 11112, _receiver),
     Service("proxy", "TLS and sign-in in front of all pages", 8443, _proxy, health=proxy.HEALTH, page="/", secure=True),
 )

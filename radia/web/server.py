@@ -10,6 +10,7 @@ import click
 from radia.errors import SettingsError
 from radia.settings import load_settings
 from radia.web import create_app
+from radia.web.accounts import Accounts
 from radia.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -18,19 +19,32 @@ if TYPE_CHECKING:
 THREADS = 8
 
 
-def serve(site: Workspace, *, host: str, port: int, workers: int = 1, open_demo: bool = False) -> None:
-    """Serves until the process ends. Raises SettingsError where the open demo would be open to a network."""
-    if open_demo and host != "localhost" and not ipaddress.ip_address(host).is_loopback:
+def serve(site: Workspace, *, host: str, port: int, workers: int = 1, open_demo: bool | None = None) -> None:
+    """Serves until the process ends. open_demo: without accounts; None: on this machine, while nobody has one.
+
+    Raises SettingsError where the open demo would be open to a network.
+    """
+    here, nobody = _is_this_machine(host), not Accounts(site.web / "people.db").all()
+    if open_demo and not here:
         raise SettingsError("the open demo is for this machine alone: leave --host out, or make accounts")
+    if open_demo is None:
+        open_demo = here and nobody
     app = create_app(site, open_demo=open_demo)
     click.echo(f"http://{host}:{port}")
-    if not open_demo and not app.extensions["radia"].accounts.all():
-        click.echo("No account yet. The first one: radia people add NAME --role lead")
-        click.echo("The demo page alone, without accounts: radia web --open-demo")
+    if nobody:
+        click.echo("The demo page is open to this machine." if open_demo else "Nobody can sign in yet.")
+        click.echo("The first account: radia people add NAME --role lead")
     if workers > 1:
         _processes(app, host=host, port=port, workers=workers)
     else:
         _threads(app, host=host, port=port)
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, which may be known to others
+        return False
 
 
 def _threads(app: Flask, *, host: str, port: int) -> None:

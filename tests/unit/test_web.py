@@ -9,6 +9,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
 
@@ -16,6 +17,7 @@ from radia.familiarity import Familiarity, save
 from radia.findings import FINDINGS
 from radia.model import PHANTOMS
 from radia.synthetic.phantom import examples
+from radia.web.accounts import Accounts
 from radia.web.language import texts
 from radia.web.reading import Call
 from radia.workspace import Workspace
@@ -158,6 +160,30 @@ def test_the_languages_have_the_same_texts_and_all_findings_and_calls() -> None:
     for language in (english, french):
         assert tuple(language["demo"]["findings"]) == FINDINGS
         assert tuple(language["demo"]["calls"]) == get_args(Call)
+
+
+@pytest.mark.parametrize(
+    ("host", "asked", "somebody", "open_"),
+    [
+        ("127.0.0.1", None, False, True),
+        ("127.0.0.1", None, True, False),
+        ("127.0.0.1", False, False, False),
+        ("0.0.0.0", None, False, False),
+        ("radia.hospital", None, False, False),
+    ],
+)
+def test_the_demo_is_open_to_this_machine_alone_and_while_nobody_has_an_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, asked: bool | None, somebody: bool, open_: bool
+) -> None:
+    from radia.web import server
+
+    served: list[Flask] = []
+    monkeypatch.setattr(server, "_threads", lambda app, **_where: served.append(app))
+    site = Workspace(tmp_path)
+    if somebody:
+        Accounts(site.web / "people.db").add("lea", roles=["lead"], password="three words of hers")
+    server.serve(site, host=host, port=8000, open_demo=asked)
+    assert served[0].extensions["radia"].open_demo is open_
 
 
 class TestHostileUploads:
