@@ -469,6 +469,14 @@ def mlflow_url(site: Workspace) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or site.mlflow_url
 
 
+def mlflow_page() -> str:
+    """Where people open MLflow: the server of `$MLFLOW_TRACKING_URI` (no user, no password), or that of `radia up`."""
+    parts = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    if parts.scheme not in ("http", "https"):
+        return "http://127.0.0.1:5000"
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+
+
 def key_from_environment() -> bytes | None:
     """The pseudonymisation key in `$RADIA_KEY` or `$RADIA_KEY_FILE` (64 hex digits), or None. Raises SettingsError."""
     return _hex_key("RADIA_KEY")

@@ -2,12 +2,11 @@
 
 The ledger says which step made what from what, by digest; the Parquet files whose digests it holds say which images a
 batch or a snapshot has. Nothing here writes, and nothing identifies: ids are pseudonyms, sources are digests. How a
-trace looks (text, JSON, page) is here too; what MLflow knows of a model is given as a value.
+trace looks as text and JSON is here too (as a page: `radia.trace_page`); what MLflow knows is given as a value.
 """
 
 from __future__ import annotations
 
-import html
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 CANDIDATE = "cxr-candidate"
 
 SHOWN = 5
-"""Rows of a table that text and page show; JSON holds all."""
+"""Rows of a table that text shows; JSON holds all."""
 
 _MAKING = [str(action) for action in Action if action not in {"accessed", "queried", "predict", "read", "bundle"}]
 """Steps that make something from something: what lineage is followed along."""
@@ -42,12 +41,13 @@ _IMAGE_COLUMNS = ("image", "study", "patient", "batch", "site", "split", "source
 
 @dataclass(frozen=True)
 class Tree:
-    """A labelled node with facts, the nodes below it, and a table where there are many of a kind."""
+    """A labelled node with facts, the nodes below it, a table where there are many of a kind, and the event it is."""
 
     label: str
     detail: Mapping[str, Any] = field(default_factory=dict)
     children: tuple[Tree, ...] = ()
     rows: pd.DataFrame | None = None
+    event: Event | None = None
 
     def find(self, label: str) -> Tree | None:
         """The first node below (or this one) whose label begins so."""
@@ -231,13 +231,6 @@ def to_json(tree: Tree) -> dict[str, Any]:
     return found
 
 
-def to_html(tree: Tree) -> str:
-    """The trace as one page that needs nothing else: the way of the data, then every node, folded."""
-    way = "".join(_station(child) for child in tree.children)
-    body = "".join(_html_node(child, open_=index < 2) for index, child in enumerate(tree.children))
-    return _PAGE.format(title=html.escape(tree.label), way=way, facts=_html_facts(tree.detail), body=body, style=_STYLE)
-
-
 # --- along the ledger -----------------------------------------------------------------------------------------------
 
 
@@ -328,7 +321,7 @@ def _order(event: Event) -> int:
 
 
 def _event_tree(event: Event) -> Tree:
-    return Tree(f"{event.action} (event {event.sequence})", _facts_of(event))
+    return Tree(f"{event.action} (event {event.sequence})", _facts_of(event), event=event)
 
 
 def _facts_of(event: Event) -> dict[str, Any]:
@@ -385,14 +378,15 @@ def _snapshot_tree(site: Workspace, ledger: Ledger, digest: str) -> Tree:
     folder = site.snapshots / digest
     if not (folder / "images.parquet").exists():
         where = "not on this machine: `radia restore` brings it back"
-        return Tree(f"snapshot {digest[:12]}", _present({**facts, "images": where}))
+        return Tree(f"snapshot {digest[:12]}", _present({**facts, "images": where}), event=frozen)
     rows = _Archive(site).snapshot_rows(digest)
     facts |= {"images": len(rows), "patients": int(rows["patient"].nunique()), "studies": int(rows["study"].nunique())}
     split = {str(side): int(count) for side, count in rows["split"].value_counts().items()}
     sites = {str(name): int(count) for name, count in rows["site"].value_counts().items()}
     withdrawn = sorted(set(rows["patient"]) & withdrawn_patients(ledger))
     facts |= {"split": split, "sites": sites, "withdrawn since": len(withdrawn) or ""}
-    return Tree(f"snapshot {digest[:12]}", _present(facts), (Tree("images", {"count": len(rows)}, rows=rows),))
+    images = Tree("images", {"count": len(rows)}, rows=rows)
+    return Tree(f"snapshot {digest[:12]}", _present(facts), (images,), event=frozen)
 
 
 def withdrawn_patients(ledger: Ledger) -> frozenset[str]:
@@ -420,15 +414,29 @@ def _image_tree(archive: _Archive, ledger: Ledger, row: Mapping[str, Any], *, mo
 def _held_trees(ledger: Ledger, held: Sequence[Mapping[str, Any]]) -> list[Tree]:
     trees = []
     for row in held:
-        models = [
-            Tree(f"model {name}", _present({"registered": event.at, "by": event.actor, "used": _use_of(row["split"])}))
-            for event, name in _models_of(ledger, row["snapshot"])
-        ]
-        facts = {"split": row["split"], "images": row.get("images"), "labels": row.get("labels")}
-        trees.append(
-            Tree(f"snapshot {row['snapshot'][:12]}", _present({"digest": row["snapshot"], **facts}), tuple(models))
+        digest, models = (
+            row["snapshot"],
+            tuple(
+                _model_tree(ledger, event, name, row["split"]) for event, name in _models_of(ledger, row["snapshot"])
+            ),
         )
+        facts = {"digest": digest, "split": row["split"], "images": row.get("images"), "labels": row.get("labels")}
+        frozen = ledger.last(Action.SNAPSHOT, term=digest)
+        trees.append(Tree(f"snapshot {digest[:12]}", _present(facts), models, event=frozen))
     return trees
+
+
+def _model_tree(ledger: Ledger, registered: Event, name: str, split: str) -> Tree:
+    """A model that saw something: how it was judged, and what was decided about it."""
+    judged = [
+        ledger.last(action, term=registered.inputs[key])
+        for action, key in ((Action.EVALUATE, "metrics"), (Action.GATE, "decision"))
+        if key in registered.inputs
+    ]
+    decided = ledger.events(action=[Action.PROMOTE, Action.REJECT, Action.ROLLBACK], term=name)
+    facts = {"registered": registered.at, "by": registered.actor, "used": _use_of(split)}
+    events = [event for event in (*judged, *decided) if event is not None]
+    return Tree(f"model {name}", _present(facts), tuple(map(_event_tree, events)), event=registered)
 
 
 def _use_of(split: str) -> str:
@@ -597,7 +605,7 @@ def _rich(tree: Tree) -> RichTree:
 
     node = RichTree(Text(tree.label, style="bold"))
     for name, value in tree.detail.items():
-        node.add(Text.assemble((f"{name}: ", "dim"), _one_line(value)))
+        node.add(Text.assemble((f"{name}: ", "dim"), one_line(value)))
     for child in tree.children:
         node.add(_rich(child))
     if tree.rows is not None:
@@ -614,13 +622,12 @@ def _row_text(row: Mapping[Any, Any]) -> str:
     return f"{words} · source {str(row.get('source_sha256', ''))[:12]} · {', '.join(positive) or 'nothing found'}"
 
 
-def _one_line(value: Any) -> str:
+def one_line(value: Any) -> str:
+    """A fact as text on one line; a digest cut short."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_one_line(item)}" for name, item in value.items())
+        return ", ".join(f"{name} {one_line(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(
-            f"[{_one_line(item)}]" if isinstance(item, list | tuple) else _one_line(item) for item in value
-        )
+        return ", ".join(f"[{one_line(item)}]" if isinstance(item, list | tuple) else one_line(item) for item in value)
     if isinstance(value, float):
         return f"{value:g}"
     text = str(value)
@@ -632,69 +639,3 @@ def _values(rows: pd.DataFrame) -> list[tuple[Any, ...]]:
 
     table = pa.Table.from_pandas(rows, preserve_index=False)
     return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
-
-
-# --- page -----------------------------------------------------------------------------------------------------------
-
-
-def _station(child: Tree) -> str:
-    facts = [f"{html.escape(name)} {html.escape(_one_line(value))}" for name, value in list(child.detail.items())[:2]]
-    return f"<li><b>{html.escape(child.label)}</b><span>{' · '.join(facts)}</span></li>"
-
-
-def _html_node(tree: Tree, *, open_: bool = False) -> str:
-    inside = _html_facts(tree.detail) + "".join(_html_node(child) for child in tree.children)
-    if tree.rows is not None:
-        inside += _html_rows(tree.rows)
-    state = " open" if open_ else ""
-    return f"<details{state}><summary>{html.escape(tree.label)}</summary>{inside}</details>"
-
-
-def _html_facts(facts: Mapping[str, Any]) -> str:
-    rows = "".join(f"<dt>{html.escape(str(n))}</dt><dd>{html.escape(_full(v))}</dd>" for n, v in facts.items())
-    return f"<dl>{rows}</dl>" if rows else ""
-
-
-def _full(value: Any) -> str:
-    return value if isinstance(value, str) else _one_line(value) if not isinstance(value, Mapping) else _pairs(value)
-
-
-def _pairs(table: Mapping[str, Any]) -> str:
-    return "\n".join(f"{name}: {_full(item)}" for name, item in table.items())
-
-
-def _html_rows(rows: pd.DataFrame) -> str:
-    shown = rows.head(200)
-    columns = [name for name in shown.columns if name not in FINDINGS]
-    head = "".join(f"<th>{html.escape(str(name))}</th>" for name in [*columns, "present"])
-    lines = []
-    for row in shown.to_dict("records"):
-        cells = [html.escape(str(row[name])) for name in columns]
-        cells.append(html.escape(", ".join(name for name in FINDINGS if row.get(name) == 1)))
-        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    more = f"<p>{len(rows) - len(shown):,} more rows: <code>radia trace … --json</code></p>" if len(rows) > 200 else ""
-    return f"<div class='wide'><table><tr>{head}</tr>{''.join(lines)}</table></div>{more}"
-
-
-_STYLE = """
-:root{--ink:#1d2733;--soft:#5b6b7c;--line:#d9e1e8;--paper:#fbfcfd;--mark:#0b6e99}
-@media(prefers-color-scheme:dark){:root{--ink:#e4eaf0;--soft:#94a3b3;--line:#2c3844;--paper:#12181f;--mark:#5cc0e8}}
-*{box-sizing:border-box}body{margin:0 auto;max-width:70rem;padding:2rem 1.5rem 4rem;background:var(--paper);
-color:var(--ink);font:15px/1.5 system-ui,sans-serif}h1{font-size:1.5rem;margin:0 0 .2rem;overflow-wrap:anywhere}
-.way{display:flex;flex-wrap:wrap;gap:.5rem 1.6rem;list-style:none;padding:0;margin:1.2rem 0 1.6rem}
-.way li{position:relative;border:1px solid var(--line);border-radius:8px;padding:.45rem .8rem;max-width:19rem}
-.way li+li::before{content:"→";position:absolute;left:-1.25rem;top:.5rem;color:var(--mark)}
-.way b{display:block;color:var(--mark)}.way span{font-size:.8rem;color:var(--soft);overflow-wrap:anywhere}
-details{border-left:2px solid var(--line);margin:.35rem 0;padding:.1rem 0 .1rem .9rem}
-summary{cursor:pointer;font-weight:600}details[open]>summary{color:var(--mark)}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;margin:.4rem 0}
-dt{color:var(--soft)}dd{margin:0;white-space:pre-wrap;overflow-wrap:anywhere}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.8rem}
-th,td{text-align:left;padding:.2rem .6rem;border-bottom:1px solid var(--line)}th{color:var(--soft)}
-"""
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<title>{title}</title><style>{style}</style></head>
-<body><h1>{title}</h1>{facts}<ol class="way">{way}</ol>{body}</body></html>
-"""

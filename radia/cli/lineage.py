@@ -19,14 +19,17 @@ def trace(kind: str, identifier: str, html: Path | None) -> tuple[object, str]:
     """Where a model, an image, a patient or a batch came from and went; what a person did; what an event led to."""
     from radia import steps
     from radia import trace as lineage
+    from radia.settings import mlflow_page
+    from radia.trace_page import Links, to_html
     from radia.workspace import written_whole
 
     with opened() as site:
         tree = steps.trace(site, kind, identifier)
+        dagster = site.settings.notify.page
     if html is None:
         return lineage.to_json(tree), lineage.render_text(tree)
     with written_whole(html) as partial:
-        partial.write_text(lineage.to_html(tree))
+        partial.write_text(to_html(tree, Links.of(dagster, mlflow_page())), encoding="utf-8")
     return {"html": str(html)}, f"written: {html}"
 
 

@@ -17,7 +17,6 @@ from radia.trace import (
     Tree,
     models_that_saw,
     render_text,
-    to_html,
     to_json,
     trace_batch,
     trace_event,
@@ -26,6 +25,7 @@ from radia.trace import (
     trace_patient,
     trace_person,
 )
+from radia.trace_page import MANY, Links, to_html
 from radia.workspace import Workspace
 
 SNAPSHOT, OTHER_SNAPSHOT = "5" * 64, "6" * 64
@@ -295,3 +295,45 @@ class TestLooks:
         assert "http" not in page
         assert "src=" not in page
         assert "I3" in page
+
+
+class TestThePage:
+    def test_draws_the_way_with_actions_days_and_people(self, site: Workspace, ledger: Ledger) -> None:
+        drawn = to_html(trace_model(site, ledger, "3")).split("<svg")[1].split("</svg>")[0]
+        day = ledger.events(action="promote")[0].at[:10]
+        order = ["source files", "clean DICOM", "snapshot", "evaluation", "in use"]
+        assert [drawn.index(f">{word}<") for word in order] == sorted(drawn.index(f">{word}<") for word in order)
+        for said in ("received", "de-identified", "prepared", "frozen", "trained", "evaluated", "approved", "Dr Côté"):
+            assert f">{said}<" in drawn
+        assert "cxr/2" in drawn
+        assert f">{day}<" in drawn
+
+    def test_of_an_image_says_how_many_of_the_batch_and_which_model_saw_it(
+        self, site: Workspace, ledger: Ledger
+    ) -> None:
+        drawn = to_html(trace_image(site, ledger, "I1")).split("<svg")[1].split("</svg>")[0]
+        assert ">1 of 4<" in drawn
+        assert ">I1<" in drawn
+        assert ">cxr-candidate/3<" in drawn
+
+    def test_draws_many_batches_as_one_and_tells_each_below(self, site: Workspace, ledger: Ledger) -> None:
+        events = [
+            ledger.append("intake", actor="radia", outputs={f"B{n}": f"{n:064d}"}, parameters={"summary": {"files": 2}})
+            for n in range(MANY + 1)
+        ]
+        page = to_html(Tree("batch all", children=tuple(Tree(f"intake {e.sequence}", event=e) for e in events)))
+        drawn = page.split("<svg")[1].split("</svg>")[0]
+        assert f">{MANY + 1} batches<" in drawn
+        assert f">{2 * (MANY + 1)}<" in drawn
+        assert "B3" not in drawn
+        assert "<td>B3</td>" in page
+
+    def test_links_to_where_the_events_lead(self, site: Workspace, ledger: Ledger) -> None:
+        ledger.append(
+            "register", actor="radia", outputs={"cxr-candidate/9": "c" * 32}, parameters={"dagster_run_id": "run-1"}
+        )
+        page = to_html(trace_model(site, ledger, "9"), Links.of("https://d/", "https://m/"))
+        assert 'href="https://d/runs/run-1"' in page
+        assert 'href="https://m/#/models/cxr-candidate/versions/9"' in page
+        assert f'href="https://m/#/runs/{"c" * 32}"' in page
+        assert "radia restore cxr-candidate/9 DIR" in page
