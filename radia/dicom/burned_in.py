@@ -45,6 +45,7 @@ _WORDS = re.compile(r"[A-Z0-9]+")
 
 _LOOKALIKES = str.maketrans("01|!", "OIII")
 _MISREAD = str.maketrans("0Q1JL|!858V", "OOIIIIIBSBU")  # letters that small or faint ones are taken for
+_LOOPS = str.maketrans("0QDC4", "OOOOA")  # closed loops that are read now as one, now as another
 _WORD = 4  # letters of a marker from which on one that is misread so is known again
 
 
@@ -102,8 +103,14 @@ class _Reading:
 
     @property
     def monotonous(self) -> bool:
-        """Whether it is the same over and over, as a grid and a scale are read."""
-        return self.letters > 5 and len(set("".join(self.words))) <= 2
+        """Whether it is the same over and over, as a grid, a scale and a chain of wire loops are read."""
+        signs = "".join(self.words)
+        return self.loops or (self.letters > 5 and len(set(signs)) <= 2)
+
+    @property
+    def loops(self) -> bool:
+        """Whether it is four letters or more, all of a kind."""
+        return self.letters > 3 and len(set("".join(self.words).translate(_LOOPS))) == 1
 
     @property
     def mean(self) -> float:
@@ -147,7 +154,7 @@ def _named(seen: list[Line], likely: list[Line], rows: int, cols: int) -> list[B
 
 
 def _marker_instead(line: Line, reading: _Reading, seen: list[Line]) -> tuple[Line, _Reading]:
-    """The same line at a finer scale, if it is surely a marker there, as long as this one and of as many letters."""
+    """The same line at a finer scale, if surely a marker there, of as many letters, and as long if this is sure."""
     box, inked = line.full(10**6, 10**6), tight(line).scaled(line.scale, 10**6, 10**6)
     for other in sorted(seen, key=lambda one: one.scale):
         if other.scale >= line.scale or other.standing != line.standing:
@@ -156,9 +163,12 @@ def _marker_instead(line: Line, reading: _Reading, seen: list[Line]) -> tuple[Li
         along = (
             (there.y1 - there.y0, inked.y1 - inked.y0) if line.standing else (there.x1 - there.x0, inked.x1 - inked.x0)
         )
-        if core.share_in([box]) < 0.9 or along[0] + 2 * line.scale < 0.9 * along[1]:
+        as_long = along[0] + 2 * line.scale >= 0.9 * along[1]
+        if core.share_in([box]) < 0.9 or not (as_long or reading.mean < _SURE):
             continue
         again = _best_reading(other)
+        if not as_long and again.letters < reading.letters:
+            continue  # what is more, and longer than the marker, was read as letters
         if again.words <= markers() and again.mean > _ALONE and again.letters + 1 >= reading.letters > 1:
             return other, again
     return line, reading
@@ -230,6 +240,8 @@ def _is_legible(line: Line, reading: _Reading) -> bool:
         return False
     large = line.height * line.scale > _LARGE * line.side
     if large and line.odds() < _LIKELY_LARGE and reading.confidence < _PLAIN:
+        return False
+    if reading.loops:
         return False
     if reading.mean >= _SURE:
         return True

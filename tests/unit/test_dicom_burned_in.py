@@ -57,6 +57,18 @@ def covered(box: Box, found: list[Box]) -> float:
     return float(mask[box.y0 : box.y1, box.x0 : box.x1].mean())
 
 
+def sternal_wires(rows: int) -> np.ndarray:
+    """A body with a chain of loops of wire, one below the other, each twisted in its middle."""
+    drawn = Image.new("L", (rows, rows))
+    brush = ImageDraw.Draw(drawn)
+    for number in range(5):
+        x, y = 230 + 2 * (number % 2), 120 + 24 * number
+        brush.ellipse([x, y, x + 44, y + 12], outline=255, width=2)
+        brush.line([x + 24, y - 4, x + 22, y + 15], fill=255, width=2)
+    ink = np.asarray(drawn, float) / 255
+    return np.round(body(rows, rows) * (1 - ink) + 4000 * ink).astype("u2")
+
+
 class TestFindText:
     @pytest.mark.parametrize(
         "how",
@@ -135,6 +147,22 @@ class TestFindText:
     def test_a_name_that_begins_as_a_marker_is_a_name(self) -> None:
         stored, box = written("GAUCHER", height=34, at=(100, 100))
         assert covered(box, find_text(stored)) > 0.9
+
+    @pytest.mark.parametrize(("name", "turned"), [("Roy", 0), ("Dre", 0), ("Roy", 1), ("Luc", 0)])
+    def test_a_short_name_that_begins_as_a_side_goes_whole(self, name: str, turned: int) -> None:
+        stored, box = written(name, height=60, at=(200, 200), turned=turned)
+        assert covered(box, find_text(stored)) > 0.9
+
+    def test_a_word_of_position_beside_an_arrow_is_known_at_the_finer_scale(self) -> None:
+        stored, word = written("PORTABLE", height=16, at=(440, 18))
+        arrow = stored[10:35, 424:434]
+        arrow[8:, 3:7] = arrow[:8] = 4095
+        assert covered(word, find_text(stored)) == 0
+
+    @pytest.mark.parametrize("turned", [False, True])
+    def test_leaves_a_chain_of_wire_loops(self, turned: bool) -> None:
+        stored = sternal_wires(512)
+        assert find_text(np.rot90(stored).copy() if turned else stored) == []
 
     def test_leaves_a_body_alone(self) -> None:
         assert find_text(body()) == []
