@@ -426,7 +426,7 @@ def _held_trees(ledger: Ledger, held: Sequence[Mapping[str, Any]]) -> list[Tree]
     return trees
 
 
-def _model_tree(ledger: Ledger, registered: Event, name: str, split: str) -> Tree:
+def _model_tree(ledger: Ledger, registered: Event, name: str, split: str | Mapping[str, int]) -> Tree:
     """A model that saw something: how it was judged, and what was decided about it."""
     judged = [
         ledger.last(action, term=registered.inputs[key])
@@ -439,8 +439,12 @@ def _model_tree(ledger: Ledger, registered: Event, name: str, split: str) -> Tre
     return Tree(f"model {name}", _present(facts), tuple(map(_event_tree, events)), event=registered)
 
 
-def _use_of(split: str) -> str:
-    return {"train": "trained on it", "validation": "thresholds chosen on it", "test": "evaluated on it"}.get(split, "")
+def _use_of(split: str | Mapping[str, int]) -> str:
+    """What a model's training did with the images of a side, or of each side that holds some."""
+    words = {"train": "trained on it", "validation": "thresholds chosen on it", "test": "evaluated on it"}
+    if isinstance(split, str):
+        return words.get(split, "")
+    return ", ".join(f"{words[side]} ({split[side]:,})" for side in words if side in split)
 
 
 # --- the tables of the workspace ------------------------------------------------------------------------------------
@@ -520,7 +524,11 @@ class _Archive:
             query = f"SELECT split, study, count(*) AS images FROM files WHERE {column} = ? GROUP BY ALL ORDER BY ALL"  # noqa: S608
             rows = self._ask([folder], query, identifier)
             if rows:
-                entry: dict[str, Any] = {"snapshot": folder.parent.name, "split": rows[0]["split"]}
+                sides: dict[str, int] = {}
+                for row in rows:
+                    sides[row["split"]] = sides.get(row["split"], 0) + row["images"]
+                split = next(iter(sides)) if len(sides) == 1 else sides
+                entry: dict[str, Any] = {"snapshot": folder.parent.name, "split": split}
                 entry["images"] = sum(row["images"] for row in rows)
                 if column == "image":
                     entry["labels"] = self._snapshot_labels(folder.parent, rows[0]["study"])

@@ -239,6 +239,11 @@ class TestABatch:
         assert [child.label.split()[0] for child in tree.children][:3] == ["intake", "deidentify", "images"]
         assert tree.find("model cxr-candidate/3") is not None
 
+    def test_says_how_many_of_it_are_on_each_side(self, site: Workspace, ledger: Ledger) -> None:
+        tree = trace_batch(site, ledger, "HND-20261123-1")
+        assert tree.find(f"snapshot {SNAPSHOT[:12]}").detail["split"] == {"test": 1, "train": 2}
+        assert tree.find("model cxr-candidate/3").detail["used"] == "trained on it (2), evaluated on it (1)"
+
     def test_of_an_unknown_name_names_the_nearest(self, site: Workspace, ledger: Ledger) -> None:
         with pytest.raises(UnknownId, match="HND-20261123-1"):
             trace_batch(site, ledger, "HND-20261123-2")
