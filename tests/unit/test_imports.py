@@ -85,6 +85,7 @@ def test_the_domain_does_not_know_the_registry_the_ledger_or_the_commands() -> N
         "audit",
         "bundle",
         "exchange",
+        "trace_page",
         "withdrawal",
         "erasure",
         "steps",
