@@ -7,7 +7,10 @@ from werkzeug.wrappers import Response
 
 from radia.errors import AccountError
 from radia.web.access import ANYBODY, address, context, next_page, open_to, person, say
-from radia.web.accounts import ROLES
+from radia.web.accounts import AUDITOR, ENGINEER, LEAD, ROLES
+
+AREAS = {"engineer": frozenset({ENGINEER}), "auditor": frozenset({AUDITOR, ENGINEER, LEAD})}
+"""What the proxy keeps for some: Dagster, where work is started; Dagster that nothing can be changed in."""
 
 blueprint = Blueprint("people", __name__)
 
@@ -51,6 +54,17 @@ def leave() -> Response:
         context().accounts.close_session(secret)
     session.clear()
     return redirect(url_for("people.sign_in"))
+
+
+@blueprint.get("/allowed/<area>")
+@open_to(ANYBODY)
+def allowed(area: str) -> tuple[str, int]:
+    """The proxy's question (nginx's `auth_request`) for whom it has at hand: 204 yes, 403 no, 401 sign in first."""
+    if area not in AREAS:
+        abort(404)
+    if g.person is None:
+        return "", 401
+    return "", 204 if g.person.may(AREAS[area]) else 403
 
 
 @blueprint.get("/account")
