@@ -47,16 +47,6 @@ def test_the_parameters_file_says_the_defaults() -> None:
     assert Settings.model_validate(yaml.safe_load((ROOT / "params.yaml").read_text())) == Settings()
 
 
-def test_the_services_of_the_compose_file_are_complete() -> None:
-    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-    services = compose["services"]
-    assert {"postgres", "mlflow", "dagster-webserver", "dagster-daemon", "web"} <= set(services)
-    for name, service in services.items():
-        assert all(str(port).startswith("127.0.0.1:") for port in service.get("ports", [])), name
-        assert set(service.get("depends_on", {})) <= set(services), name
-        assert set(service.get("secrets", [])) <= set(compose["secrets"]), name
-
-
 def test_the_data_folder_page_names_every_folder_that_is_written() -> None:
     page = (ROOT / "data" / "README.md").read_text()
     site = Workspace(Path("data"))
