@@ -183,7 +183,7 @@ def memory(count: int = 10_000) -> None:
     print("memory   " + ", ".join(f"{size:.0f} MiB after {done} files" for done, size in held.items()))
 
 
-def scale(count: int = 60) -> None:
+def scale(count: int = 800) -> None:
     """Wall time of one and of two processes on the same tree, text in pixels looked for."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "in")
