@@ -316,7 +316,6 @@ class WebSettings(Section):
     sign_in_attempts: int = Field(5, ge=1, description="wrong passwords of a name from one address, then it waits")
     sign_in_minutes: int = Field(15, ge=1, description="how long it waits")
     upload_mb: int = Field(128, ge=1, description="the most that one request may bring")
-    review_idle_seconds: int = Field(45, ge=5, description="a pause longer than this is no reading time")
 
 
 class Settings(Section):

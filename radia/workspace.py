@@ -164,7 +164,7 @@ class Workspace:
 
     @property
     def web(self) -> Path:
-        """The web app's accounts (`people.db`), open reads (`review.db`) and the key of its cookies. Mode 0700."""
+        """The web app's accounts (`people.db`) and the key of its cookies. Mode 0700."""
         return self.root / "web"
 
     @property

@@ -1,6 +1,6 @@
 """The web app: the demo, blind re-reading and lineage, each to the people whose work it is.
 
-Server-rendered Flask; no file from another host. The parts are blueprints: demo and api, people, review, trace.
+Server-rendered Flask; no file from another host. The parts are blueprints: demo, api and people.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What pages say, in French and in English: one file a language under languages/, the same keys in each.
 
 The language is the person's choice (a cookie), else the first of the browser's that there is, else the site's. A text
-is asked for by its key (`review.lock`); `{name}` in it is filled in; a text of the forms `one` and `other` goes by `n`.
+is asked for by its key (`demo.title`); `{name}` in it is filled in; a text of the forms `one` and `other` goes by `n`.
 """
 
 from __future__ import annotations

@@ -169,25 +169,31 @@ class TestAPresentationState:
         assert after.GraphicLayerSequence[0].GraphicLayer == marks.GraphicLayer == "LAYER1"
 
 
-class TestWhatCannotBeCleaned:
-    def refused(self, dataset: Dataset, match: str) -> None:
-        everything = {"clean_structured_content": True, "clean_graphics": True, "clean_descriptors": True}
-        with pytest.raises(Refusal, match=match) as refused:
-            cleaned(dataset, **everything)
-        assert leaked(str(refused.value).encode(), PERSON.secrets) == []
+def document() -> Dataset:
+    dataset = without_pixels("1.2.840.10008.5.1.4.1.1.104.1", "DOC")
+    dataset.MIMETypeOfEncapsulatedDocument, dataset.EncapsulatedDocument = "application/pdf", b"%PDF-1.7 \n"
+    return dataset
 
-    def test_an_encapsulated_document(self) -> None:
-        dataset = without_pixels("1.2.840.10008.5.1.4.1.1.104.1", "DOC")
-        dataset.MIMETypeOfEncapsulatedDocument, dataset.EncapsulatedDocument = "application/pdf", b"%PDF-1.7 \n"
-        self.refused(dataset, "document")
 
-    def test_an_index_of_files(self) -> None:
-        dataset = without_pixels("1.2.840.10008.1.3.10", "OT")
-        dataset.FileSetID, dataset.DirectoryRecordSequence = "PACS", Sequence()
-        self.refused(dataset, "index of files")
+def index_of_files() -> Dataset:
+    dataset = without_pixels("1.2.840.10008.1.3.10", "OT")
+    dataset.FileSetID, dataset.DirectoryRecordSequence = "PACS", Sequence()
+    return dataset
 
-    def test_a_private_class(self) -> None:
-        self.refused(without_pixels(f"1.2.3.{PERSON.record}", "CR"), "private class")
 
-    def test_a_waveform(self) -> None:
-        self.refused(without_pixels("1.2.840.10008.5.1.4.1.1.9.1.1", "ECG"), "no pixel data")
+@pytest.mark.parametrize(
+    ("dataset", "reason"),
+    [
+        (document(), "document"),
+        (index_of_files(), "index of files"),
+        (without_pixels(f"1.2.3.{PERSON.record}", "CR"), "private class"),
+        (without_pixels("1.2.840.10008.5.1.4.1.1.9.1.1", "ECG"), "no pixel data"),
+    ],
+    ids=["an encapsulated document", "an index of files", "a private class", "a waveform"],
+)
+def test_what_cannot_be_cleaned_is_refused_by_name_and_without_an_identifier(dataset: Dataset, reason: str) -> None:
+    everything = {"clean_structured_content": True, "clean_graphics": True, "clean_descriptors": True}
+    with pytest.raises(Refusal) as refused:
+        cleaned(dataset, **everything)
+    assert reason in str(refused.value)
+    assert leaked(str(refused.value).encode(), PERSON.secrets) == []
