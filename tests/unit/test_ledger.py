@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from radia import ledger as ledger_module
 from radia.errors import ChainBroken, KeyFileError, LedgerError
-from radia.ledger import Anchor, Ledger, canonical, file_digests, open_ledger, verify_artefacts
+from radia.ledger import Anchor, Ledger, canonical, chain, file_digests, open_ledger, store, verify_artefacts
+from radia.ledger.verification import stretches_of
 from radia.workspace import Workspace
 
 KEY = bytes(range(32))
@@ -111,12 +111,12 @@ class TestAppend:
     ) -> None:
         first = ledger.append("intake", actor="radia")
 
-        class Past(ledger_module.datetime):
+        class Past(store.datetime):
             @classmethod
             def now(cls, tz=None):
                 return cls(2001, 1, 1, tzinfo=tz)
 
-        monkeypatch.setattr(ledger_module, "datetime", Past)
+        monkeypatch.setattr(store, "datetime", Past)
         second = ledger.append("images", actor="radia")
         assert second.at == first.at
         assert json.loads(second.body)["clock"] == "2001-01-01T00:00:00.000000Z"
@@ -227,7 +227,7 @@ class TestVerify:
         three_events(ledger)
         second = ledger.event(2)
         body = second.body.replace("radia", "nobody")
-        hash_ = ledger_module.chain(second.previous, body)
+        hash_ = chain(second.previous, body)
         tamper(url, "UPDATE ledger_events SET body = ?, hash = ?, actor = 'nobody' WHERE sequence = 2", body, hash_)
         with pytest.raises(ChainBroken, match="event 2 of the ledger"):
             ledger.verify()
@@ -237,7 +237,7 @@ class TestVerify:
         three_events(ledger)
         third = ledger.event(3)
         body = third.body.replace("review", "other_")
-        hash_ = ledger_module.chain(third.previous, body)
+        hash_ = chain(third.previous, body)
         tamper(url, "UPDATE ledger_events SET body = ?, hash = ? WHERE sequence = 3", body, hash_)
         assert Ledger(url).verify().events == 3
         with pytest.raises(ChainBroken, match=r"event 3 .* HMAC"):
@@ -270,12 +270,12 @@ class TestVerify:
         for _ in range(4):
             three_events(ledger)
         with ledger._reading() as connection:
-            stretches = ledger_module._stretches(connection, 12, 3)
+            stretches = stretches_of(connection, 12, 3)
         assert [(stretch.after, stretch.last) for stretch in stretches] == [(0, 4), (4, 8), (8, 12)]
-        assert all(ledger_module._verify_apart(url, None, stretch, {}) for stretch in stretches)
+        assert all(store.verify_apart(url, None, stretch, {}) for stretch in stretches)
         tamper(url, "UPDATE ledger_mentions SET term = 'P9' WHERE sequence = 6 AND term = 'P0001'")
         tamper(url, "UPDATE ledger_events SET actor = 'x' WHERE sequence = 7")
-        assert [ledger_module._verify_apart(url, None, stretch, {}) for stretch in stretches] == [True, False, True]
+        assert [store.verify_apart(url, None, stretch, {}) for stretch in stretches] == [True, False, True]
 
 
 class TestGuards:

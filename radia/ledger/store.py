@@ -1,0 +1,344 @@
+"""The ledger in a database: appending, reading, proving."""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import repeat
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, make_url
+
+from radia.errors import ChainBroken, LedgerError
+from radia.ledger.code import code_version
+from radia.ledger.events import (
+    FORMAT,
+    Anchor,
+    Event,
+    canonical,
+    chain,
+    digest_table,
+    event_of,
+    known_action,
+    mac_of,
+    plain,
+    terms_of,
+)
+from radia.ledger.tables import (
+    EVENTS,
+    FORMATS,
+    GUARDS,
+    MENTIONS,
+    METADATA,
+    head_of,
+    postgresql_guards,
+    reported,
+    set_up_sqlite,
+    sqlite_guards,
+    stored_columns,
+    streamed,
+)
+from radia.ledger.verification import Stretch, Verification, broken, check_bounds, stretches_of, verify_stretch
+
+
+class Ledger:
+    """The events in one database: SQLite or PostgreSQL, by its SQLAlchemy URL.
+
+    `key` authenticates: with it every event carries an HMAC, and a ledger begun with a key cannot be written without.
+    `anchor_file` holds the newest anchor; it is worth most on another disk. `read_only` never creates anything.
+    Raises LedgerError where the database cannot be used or is of a newer version.
+    """
+
+    def __init__(
+        self, url: str, *, key: bytes | None = None, anchor_file: Path | None = None, read_only: bool = False
+    ) -> None:
+        self._key = key
+        self._anchor_file = anchor_file
+        self._process = os.getpid()
+        parsed = make_url(url)
+        self._sqlite = parsed.get_backend_name() == "sqlite"
+        if self._sqlite and parsed.database and parsed.database != ":memory:":
+            file = Path(parsed.database)
+            if read_only and not file.is_file():
+                raise LedgerError(f"there is no ledger at {file.name}")
+            file.parent.mkdir(parents=True, exist_ok=True)
+        if not self._sqlite and parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        options: dict[str, Any] = {"connect_args": {"timeout": 120}} if self._sqlite else {}
+        with reported():
+            self._engine = sa.create_engine(parsed, **options)
+            if self._sqlite:
+                sa.event.listen(self._engine, "connect", set_up_sqlite)
+            self._open(read_only)
+
+    def close(self) -> None:
+        """Gives the connections back; the next call opens new ones."""
+        self._engine.dispose()
+
+    # --- writing
+
+    def append(
+        self,
+        action: str,
+        *,
+        actor: str,
+        inputs: Mapping[str, str] | None = None,
+        outputs: Mapping[str, str] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        subjects: Iterable[str] = (),
+        files: Mapping[str, str | None] | None = None,
+        once: str | None = None,
+        code: str | None = None,
+    ) -> Event:
+        """Adds one event and returns it as stored.
+
+        action: a value of `Action`. actor: the person or service account. inputs, outputs: name -> digest.
+        parameters: anything JSON. subjects: pseudonymous ids that the event is about (an image, a patient, a study).
+        files: path below the site's data folder -> SHA-256 of the file, or None for one that is gone on purpose;
+        `verify_artefacts` holds the disk to them. once: a key under which the event is written a single time; when it
+        already is, nothing is written and the earlier event is returned. code: the code's version; this code's if None.
+
+        Raises LedgerError.
+        """
+        values: dict[str, Any] = {
+            "format": FORMAT,
+            "action": known_action(action),
+            "actor": plain(actor, "actor"),
+            "code": code or code_version(),
+            "inputs": digest_table(inputs),
+            "outputs": digest_table(outputs),
+            "parameters": dict(parameters or {}),
+            "subjects": sorted({plain(subject, "subject") for subject in subjects}),
+            "files": dict(files or {}),
+            "once": plain(once, "once") if once is not None else None,
+        }
+        canonical(values)  # refuse before any lock is taken
+        with self._writing() as connection:
+            if once is not None and (earlier := self._by_once(connection, once)):
+                return earlier
+            event = self._insert(connection, values)
+        self._keep_anchor(event.anchor)
+        return event
+
+    # --- reading
+
+    def head(self) -> Anchor:
+        """The last event's place; sequence 0 in an empty ledger."""
+        with self._reading() as connection:
+            return head_of(connection)[0]
+
+    def events(
+        self,
+        *,
+        action: str | Sequence[str] | None = None,
+        actor: str | None = None,
+        term: str | None = None,
+        after: int = 0,
+        newest_first: bool = False,
+        limit: int | None = None,
+    ) -> list[Event]:
+        """The events that meet every condition given, in order.
+
+        term: a digest, a subject, or the name of an input or output. after: only events with a higher sequence.
+        """
+        actions = [action] if isinstance(action, str) else list(action) if action is not None else None
+        query = sa.select(*stored_columns())
+        if term is None:
+            place: sa.ColumnElement[int] = EVENTS.c.sequence
+            if actions is not None:
+                query = query.where(EVENTS.c.action.in_(actions))
+        else:
+            place = MENTIONS.c.sequence
+            query = query.join(MENTIONS, MENTIONS.c.sequence == EVENTS.c.sequence).where(MENTIONS.c.term == term)
+            if actions is not None:
+                query = query.where(MENTIONS.c.action.in_(actions))
+        if actor is not None:
+            query = query.where(EVENTS.c.actor == actor)
+        query = query.where(place > after).order_by(place.desc() if newest_first else place).limit(limit)
+        with self._reading() as connection:
+            return [event_of(*row) for row in connection.execute(query)]
+
+    def event(self, sequence: int) -> Event:
+        """One event by its number. Raises LedgerError."""
+        found = self.events(after=sequence - 1, limit=1)
+        if not found or found[0].sequence != sequence:
+            raise LedgerError(f"the ledger has no event {sequence}: it ends with {self.head().sequence}")
+        return found[0]
+
+    def last(self, action: str, *, term: str | None = None) -> Event | None:
+        """The newest event of an action."""
+        return next(iter(self.events(action=action, term=term, newest_first=True, limit=1)), None)
+
+    def proofs(self, *, after: int = 0) -> Iterator[tuple[int, str, str]]:
+        """Sequence, SHA-256 of the body and chain hash of every event after `after`: enough to prove an excerpt."""
+        query = sa.select(EVENTS.c.sequence, EVENTS.c.body, EVENTS.c.hash).where(EVENTS.c.sequence > after)
+        with self._reading() as connection:
+            for sequence, body, hash_ in streamed(connection, query.order_by(EVENTS.c.sequence)):
+                yield sequence, hashlib.sha256(body.encode()).hexdigest(), hash_
+
+    # --- proving
+
+    def verify(self, anchors: Iterable[Anchor] = ()) -> Verification:
+        """Re-checks every event: chain, HMAC, numbering, time, and the columns and mentions by which it is found.
+
+        anchors: places recorded elsewhere that the chain must still contain; the anchor file's is added to them.
+        Raises ChainBroken, naming the first bad event.
+        """
+        expected = {*anchors, *self._kept_anchor()}
+        hashes = {anchor.sequence: anchor.hash for anchor in expected if anchor.sequence}
+        with self._reading() as connection:
+            head, _, _ = head_of(connection)
+            check_bounds(connection)
+            if not self._whole_by_parts(connection, head, hashes):
+                verify_stretch(connection, stretches_of(connection, head.sequence, 1)[0], self._key, hashes)
+            if hashes and max(hashes) > head.sequence:
+                raise broken(head.sequence + 1, f"it is missing: an anchor proves {max(hashes)} events")
+            self._check_guards(connection)
+        return Verification(head.sequence, head, self._key is not None, len(expected))
+
+    # --- within
+
+    def _whole_by_parts(self, connection: Connection, head: Anchor, anchors: Mapping[int, str]) -> bool:
+        """Whether a long chain proved whole, one part a core. False also where it is too short to be worth it."""
+        parts = min(len(os.sched_getaffinity(0)), head.sequence // 100_000)
+        if parts < 2:
+            return False
+        url = self._engine.url.render_as_string(hide_password=False)
+        with ProcessPoolExecutor(parts, mp_context=get_context("spawn")) as pool:
+            stretches = stretches_of(connection, head.sequence, parts)
+            return all(pool.map(verify_apart, repeat(url), repeat(self._key), stretches, repeat(anchors)))
+
+    def _open(self, read_only: bool) -> None:
+        tables = sa.inspect(self._engine).get_table_names()
+        if FORMATS.name not in tables:
+            if read_only:
+                raise LedgerError("the database holds no ledger")
+            with self._writing() as connection:
+                self._create(connection)
+        with self._reading() as connection:
+            version = connection.execute(sa.select(sa.func.max(FORMATS.c.version))).scalar()
+        if version != FORMAT:
+            raise LedgerError(f"the ledger is of version {version}, this RADIA knows {FORMAT}: use a newer RADIA")
+
+    def _create(self, connection: Connection) -> None:
+        if FORMATS.name in sa.inspect(connection).get_table_names():
+            return  # another process was first
+        METADATA.create_all(connection)
+        connection.execute(sa.insert(FORMATS).values(version=FORMAT))
+        for statement in sqlite_guards() if self._sqlite else postgresql_guards():
+            connection.exec_driver_sql(statement)
+
+    def _insert(self, connection: Connection, values: Mapping[str, Any]) -> Event:
+        head, last_at, last_mac = head_of(connection)
+        if head.sequence and (last_mac is None) != (self._key is None):
+            have = "with a key: give it (see `radia --help`)" if last_mac else "without a key: it cannot be given one"
+            raise LedgerError(f"the ledger was begun {have}")
+        clock = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        entry = {key: value for key, value in values.items() if value not in ({}, [], None)}
+        entry |= {"sequence": head.sequence + 1, "at": max(clock, last_at)}
+        if clock < last_at:
+            entry["clock"] = clock  # the machine's clock went back: the order stands, and so does what the clock said
+        body = canonical(entry)
+        hash_ = chain(head.hash, body)
+        row = {
+            "sequence": entry["sequence"],
+            "at": entry["at"],
+            "action": entry["action"],
+            "actor": entry["actor"],
+            "once": entry.get("once"),
+            "body": body,
+            "previous": head.hash,
+            "hash": hash_,
+            "mac": mac_of(self._key, hash_),
+        }
+        connection.execute(sa.insert(EVENTS), row)
+        named = [{"sequence": row["sequence"], "action": row["action"], "term": term} for term in terms_of(entry)]
+        if named:
+            connection.execute(sa.insert(MENTIONS), named)
+        return event_of(body, head.hash, hash_)
+
+    def _by_once(self, connection: Connection, once: str) -> Event | None:
+        row = connection.execute(sa.select(*stored_columns()).where(EVENTS.c.once == once)).one_or_none()
+        return event_of(row[0], row[1], row[2]) if row else None
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction that no other writer overlaps, on any machine: the chain cannot fork."""
+        self._leave_parents_connections()
+        with reported():
+            if self._sqlite:
+                with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                    try:
+                        yield connection
+                    except BaseException:
+                        connection.exec_driver_sql("ROLLBACK")
+                        raise
+                    connection.exec_driver_sql("COMMIT")
+            else:
+                with self._engine.begin() as connection:
+                    connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7209451830)")
+                    yield connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        """One view of the ledger that writers neither change nor wait for."""
+        self._leave_parents_connections()
+        level = "AUTOCOMMIT" if self._sqlite else "REPEATABLE READ"
+        with reported(), self._engine.connect().execution_options(isolation_level=level) as connection:
+            if not self._sqlite:
+                yield connection
+                return
+            connection.exec_driver_sql("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.exec_driver_sql("ROLLBACK")
+
+    def _leave_parents_connections(self) -> None:
+        if os.getpid() != self._process:  # a forked child must not speak through its parent's sockets
+            self._engine.dispose(close=False)
+            self._process = os.getpid()
+
+    def _check_guards(self, connection: Connection) -> None:
+        source = "sqlite_master WHERE type = 'trigger'" if self._sqlite else "pg_trigger WHERE tgenabled = 'O'"
+        column = "name" if self._sqlite else "tgname"
+        found = {name for (name,) in connection.exec_driver_sql(f"SELECT {column} FROM {source}")}  # noqa: S608
+        if missing := sorted(GUARDS.keys() - found):
+            raise ChainBroken(
+                f"the events are whole, but the trigger {missing[0]} that refuses changes is gone: "
+                "somebody opened the ledger for writing"
+            )
+
+    def _keep_anchor(self, anchor: Anchor) -> None:
+        """Writes the newest anchor. One short write of fixed length under a lock: whole or not at all."""
+        if self._anchor_file is None:
+            return
+        self._anchor_file.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(self._anchor_file, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            kept = file.read().strip()
+            if not kept or Anchor.parse(kept.decode("ascii", "replace")).sequence < anchor.sequence:
+                os.pwrite(file.fileno(), f"{anchor.sequence:020d}:{anchor.hash}\n".encode(), 0)
+
+    def _kept_anchor(self) -> list[Anchor]:
+        if self._anchor_file is None or not self._anchor_file.is_file():
+            return []
+        return [Anchor.parse(self._anchor_file.read_text(encoding="ascii", errors="replace"))]
+
+
+def verify_apart(url: str, key: bytes | None, stretch: Stretch, anchors: Mapping[int, str]) -> bool:
+    """Checks one stretch in a process of its own; whether it is whole."""
+    ledger = Ledger(url, key=key, read_only=True)
+    try:
+        with ledger._reading() as connection:
+            verify_stretch(connection, stretch, key, anchors)
+    except ChainBroken:
+        return False
+    return True
