@@ -20,8 +20,9 @@ from radia.tables import by_id, label_values
 
 EVALUATION, CLEANING, REPEAT = "evaluation", "cleaning", "repeat"
 """Queues: a sample with known probabilities, labels most likely wrong, studies to be read again by the same reader."""
-READER, ADJUDICATOR, AGAIN = "reader", "adjudicator", "again"
-"""Roles: an independent read, the decision of a disagreement, a reader's second look (for agreement alone)."""
+READER, ADJUDICATOR, AGAIN, REVISED = ROLES = ("reader", "adjudicator", "again", "revised")
+"""Roles: an independent read, the decision of a disagreement, a reader's second look (for agreement alone), what a
+person says otherwise after the answer was locked (kept beside it; decides nothing)."""
 WAITING, PARTLY, DISAGREEMENT, SETTLED = "waiting", "partly read", "disagreement", "settled"
 SIMULATED = "simulated"
 """The source of reads that nobody made: the embedded hospital's."""
@@ -129,7 +130,28 @@ def import_reads(
     )
     if log is None or log.empty:
         return fresh[list(LOG_COLUMNS)]
+    if role == REVISED:
+        return pd.concat([log, _changed(log, fresh)], ignore_index=True)[list(LOG_COLUMNS)]
+    if role == ADJUDICATOR:
+        _refuse_second_word(log, fresh)
     return _appended(log, fresh)
+
+
+def _changed(log: pd.DataFrame, fresh: pd.DataFrame) -> pd.DataFrame:
+    """The rows that differ from what this person said last of the same study and finding."""
+    key = ["id", "finding"]
+    mine = log[log["reader"].isin(fresh["reader"])].drop_duplicates(key, keep="last").set_index(key)["value"]
+    before = mine.reindex(pd.MultiIndex.from_frame(fresh[key])).to_numpy(dtype=np.float64)
+    return fresh.loc[before != fresh["value"].to_numpy(dtype=np.float64)]
+
+
+def _refuse_second_word(log: pd.DataFrame, fresh: pd.DataFrame) -> None:
+    """Raises LabelError where another adjudicator has decided one of these findings already."""
+    others = log[(log["role"] == ADJUDICATOR) & ~log["reader"].isin(fresh["reader"])]
+    decided = pd.MultiIndex.from_frame(others[["id", "finding"]])
+    twice = int(pd.MultiIndex.from_frame(fresh[["id", "finding"]]).isin(decided).sum())
+    if twice:
+        raise LabelError(f"{twice} findings were decided by another adjudicator already: there is one last word")
 
 
 def _appended(log: pd.DataFrame, fresh: pd.DataFrame) -> pd.DataFrame:
@@ -165,13 +187,18 @@ def _refuse_stranger(
     """Raises LabelError where this person may not read these studies in this role."""
     if not reader.strip() or any(ord(letter) < 32 for letter in reader):
         raise LabelError("a read needs the reader's name, on one line")
-    if role not in (READER, ADJUDICATOR, AGAIN):
-        raise LabelError(f"unknown role {role!r}; expected one of: {READER}, {ADJUDICATOR}, {AGAIN}")
+    if role not in ROLES:
+        raise LabelError(f"unknown role {role!r}; expected one of: {', '.join(ROLES)}")
     if role == READER:
         return
     mine = studies.isin(list(_read_by(log, reader)))
     if role == AGAIN and not mine.all():
         raise LabelError(f"{int((~mine).sum())} studies cannot be read again: this reader has not read them before")
+    if role == REVISED:
+        known = studies.isin(list(_read_by(log, reader) | _read_by(log, reader, role=ADJUDICATOR)))
+        if not known.all():
+            raise LabelError(f"{int((~known).sum())} studies cannot be revised: this person has not read them before")
+        return
     if role == ADJUDICATOR and mine.any():
         raise LabelError(
             f"{int(mine.sum())} studies were read by this person: the adjudicator is somebody who did not read them"
@@ -219,8 +246,8 @@ def decide(log: pd.DataFrame, *, readers_needed: int = 1) -> pd.DataFrame:
 def status(queue: pd.DataFrame, log: pd.DataFrame | None, *, readers_needed: int = 2) -> pd.DataFrame:
     """The state of each queued study: id, queue, readers, open (findings that disagree), state.
 
-    States: waiting (nobody has read it), partly read, disagreement (an adjudicator is needed), settled. A study that is
-    only to be read again is no state of its own.
+    States: waiting (nobody has read it), disagreement (an adjudicator is needed), partly read (a finding lacks
+    readers), settled; the first that holds. A study that is only to be read again is no state of its own.
     """
     states = _asked_in(queue, READER)[["id", "queue"]].reset_index(drop=True)
     blind = None if log is None else log[~log["model_visible"].astype(bool) & (log["role"] == READER)]
@@ -235,8 +262,8 @@ def status(queue: pd.DataFrame, log: pd.DataFrame | None, *, readers_needed: int
     ):
         states[column] = states["id"].map(known).fillna(0).astype(int)
     states["state"] = np.select(
-        [states["readers"] == 0, (states["readers"] < readers_needed) | (states["short"] > 0), states["open"] > 0],
-        [WAITING, PARTLY, DISAGREEMENT],
+        [states["readers"] == 0, states["open"] > 0, (states["readers"] < readers_needed) | (states["short"] > 0)],
+        [WAITING, DISAGREEMENT, PARTLY],
         SETTLED,
     )
     return states.drop(columns="short")

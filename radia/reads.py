@@ -25,7 +25,7 @@ FloatArray = NDArray[np.float64]
 
 UNIFORM_PART = 0.25
 """Part of the sampling probability that does not depend on the model: bounds every weight."""
-SHARES: Mapping[str, float] = {EVALUATION: 0.5, REPEAT: 0.1}
+SHARES: Mapping[str, float] = {EVALUATION: 0.5, REPEAT: 0.05}
 """Of a budget; what is left is for cleaning."""
 
 

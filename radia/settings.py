@@ -203,7 +203,7 @@ class ReadSettings(Section):
     readers: int = Field(2, ge=1, description="independent readers behind a true label, before any adjudicator")
     budget: int = Field(0, ge=0, description="studies a run queues when none waits; 0: only `radia reads queue` does")
     evaluation_share: float = Field(0.5, gt=0, le=1, description="of the budget, for the test side")
-    repeat_share: float = Field(0.1, ge=0, lt=1, description="of the budget, read again by the same reader")
+    repeat_share: float = Field(0.05, ge=0, lt=1, description="of the budget, read again by the same reader")
     max_noise_rate: float = Field(0.1, gt=0, le=1, description="part of the given labels that may be wrong unwarned")
 
 

@@ -11,6 +11,7 @@ from radia.estimate import noisy_set
 from radia.read_log import (
     ADJUDICATOR,
     AGAIN,
+    REVISED,
     decide,
     disagreements,
     export_blind,
@@ -136,6 +137,38 @@ class TestImport:
         assert status(QUEUE, log).equals(status(QUEUE, TWO))
 
 
+class TestTheLastWord:
+    DECIDED = import_reads(_sheet(b=0), reader="chief", queue=QUEUE, log=TWO, role=ADJUDICATOR)
+
+    def test_a_second_adjudicator_is_refused_also_where_he_agrees(self) -> None:
+        for value in (0, 1):
+            with pytest.raises(LabelError, match="decided by another adjudicator"):
+                import_reads(_sheet(b=value), reader="other", queue=QUEUE, log=self.DECIDED, role=ADJUDICATOR)
+
+    def test_the_same_adjudicator_twice_adds_nothing(self) -> None:
+        again = import_reads(_sheet(b=0), reader="chief", queue=QUEUE, log=self.DECIDED, role=ADJUDICATOR)
+        assert again.equals(self.DECIDED)
+
+
+class TestLaterChanges:
+    def test_are_rows_of_their_own_and_decide_nothing(self) -> None:
+        log = import_reads(_sheet(a=0), reader="r1", queue=QUEUE, log=TWO, role=REVISED, model_visible=True)
+        assert log.iloc[:-1].equals(TWO)
+        assert log.iloc[-1][["reader", "value", "role", "model_visible"]].tolist() == ["r1", 0, "revised", True]
+        assert decide(log).equals(decide(TWO))
+        assert status(QUEUE, log).equals(status(QUEUE, TWO))
+
+    def test_back_and_forth_leaves_every_change_and_none_where_nothing_changed(self) -> None:
+        log = TWO
+        for value in (1, 0, 0, 1):
+            log = import_reads(_sheet(a=value), reader="r1", queue=QUEUE, log=log, role=REVISED, model_visible=True)
+        assert log[log["role"] == REVISED]["value"].tolist() == [0, 1]
+
+    def test_nobody_revises_what_he_has_not_read(self) -> None:
+        with pytest.raises(LabelError, match="cannot be revised"):
+            import_reads(_sheet(d=0), reader="r1", queue=QUEUE, log=TWO, role=REVISED)
+
+
 class TestDecisions:
     def test_two_readers_who_agree_settle_a_study(self) -> None:
         states = status(QUEUE, TWO).set_index("id")["state"].to_dict()
@@ -149,6 +182,14 @@ class TestDecisions:
         both = pd.DataFrame({"id": ["a"], "Edema": [1.0], "Fracture": [0.0]})
         log = import_reads(both, reader="r1", queue=QUEUE)
         log = import_reads(_sheet(a=1), reader="r2", queue=QUEUE, log=log)
+        assert status(QUEUE, log).set_index("id").loc["a", "state"] == "partly read"
+
+    def test_a_disagreement_goes_to_the_adjudicator_before_what_is_left_blank_is_read(self) -> None:
+        first = pd.DataFrame({"id": ["a"], "Edema": [1.0], "Fracture": [0.0]})
+        log = import_reads(first, reader="r1", queue=QUEUE)
+        log = import_reads(_sheet(a=0), reader="r2", queue=QUEUE, log=log)
+        assert status(QUEUE, log).set_index("id").loc["a", "state"] == "disagreement"
+        log = import_reads(_sheet(a=1), reader="chief", queue=QUEUE, log=log, role=ADJUDICATOR)
         assert status(QUEUE, log).set_index("id").loc["a", "state"] == "partly read"
 
     def test_the_adjudicator_has_the_last_word(self) -> None:

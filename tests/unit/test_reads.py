@@ -75,7 +75,7 @@ class TestQueues:
     def test_one_budget_gives_three_queues(self, tables: Tables) -> None:
         test = list(tables[0].index[:80])
         queue = queues(*tables, budget=50, test=test).queue
-        assert queue["queue"].value_counts().to_dict() == {"evaluation": 25, "cleaning": 20, "repeat": 5}
+        assert queue["queue"].value_counts().to_dict() == {"evaluation": 25, "cleaning": 23, "repeat": 2}
         assert set(queue.loc[queue["queue"] == "evaluation", "id"]) <= set(test)
         assert not set(queue.loc[queue["queue"] == "cleaning", "id"]) & set(test)
         assert set(queue.loc[queue["queue"] == "repeat", "id"]) <= set(queue.loc[queue["queue"] == "evaluation", "id"])
@@ -93,7 +93,7 @@ class TestQueues:
         test = list(tables[0].index[:80])
         queue = queues(*tables, budget=50, test=test).queue
         outside = tables[2][~tables[2]["id"].isin(test)]
-        expected = outside.groupby("id")["probability"].sum().nlargest(20)
+        expected = outside.groupby("id")["probability"].sum().nlargest(23)
         assert list(queue.loc[queue["queue"] == "cleaning", "id"]) == list(expected.index)
 
     def test_every_site_is_drawn_from_as_its_probabilities_say(self, tables: Tables) -> None:
