@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from radia.model import ChestModel, to_input
-from radia.predict import as_tensor, evaluating
+from radia.predict import as_tensor, evaluating, predict
 
 
 class GradCam(NamedTuple):
-    """logits: [n, findings]. maps: [n, findings, h, w], ≥ 0, in units of the logit.
+    """logits: [n, findings]. maps: [n, findings, h, w], ≥ 0, in units of the logit. pooled: [n, channels] features.
 
     With average pooling and before the ReLU, a map's mean plus the head's bias is the logit: a cell's value is what it
     speaks for the finding.
@@ -29,6 +29,7 @@ class GradCam(NamedTuple):
 
     logits: NDArray[np.float32]
     maps: NDArray[np.float32]
+    pooled: NDArray[np.float32]
 
 
 def grad_cam(model: ChestModel, pixels: NDArray[np.uint8] | Tensor) -> GradCam:
@@ -40,7 +41,31 @@ def grad_cam(model: ChestModel, pixels: NDArray[np.uint8] | Tensor) -> GradCam:
         maps = torch.einsum("fc,nchw->nfhw", model.head.weight, features)
         if model.pooling == "pcam":
             maps = maps * _pcam_gradient(maps + model.head.bias.view(1, -1, 1, 1), logits)
-        return GradCam(logits.cpu().numpy(), maps.relu().cpu().numpy())
+        pooled = features.float().mean(dim=(2, 3))
+        return GradCam(logits.cpu().numpy(), maps.relu().cpu().numpy(), pooled.cpu().numpy())
+
+
+class Explained(NamedTuple):
+    """What `predict` says, with the maps of `grad_cam`: probabilities [n, findings], features [n, channels]."""
+
+    probabilities: NDArray[np.float32]
+    features: NDArray[np.float32]
+    maps: NDArray[np.float32]
+
+
+def explained(model: ChestModel, pixels: NDArray[np.uint8]) -> Explained:
+    """Probabilities, features and maps of uint8 images [n, rows, columns]; in one forward pass where there is one view.
+
+    A model that averages views is asked for each of them; its maps are of the image as it stands.
+    """
+    if model.views > 1:
+        predicted = predict(model, pixels)
+        return Explained(predicted.probabilities, predicted.features, grad_cam(model, pixels).maps)
+    seen = grad_cam(model, pixels)
+    with torch.inference_mode():
+        device = next(model.parameters()).device
+        probabilities = model.probabilities(torch.from_numpy(seen.logits).to(device)).cpu().numpy()
+    return Explained(probabilities, seen.pooled, seen.maps)
 
 
 def _pcam_gradient(maps: Tensor, logits: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def letterbox(gray: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
     interpolated linearly. Returns [side, side].
     """
     square = np.zeros((side, side), dtype=np.uint8)
-    square[_content(gray.shape[0], gray.shape[1], side)] = _resized(gray.shape, lambda a, b: gray[a:b], side)
+    square[content_of_square(gray.shape[0], gray.shape[1], side)] = _resized(gray.shape, lambda a, b: gray[a:b], side)
     return square
 
 
@@ -109,7 +109,7 @@ def prepare(path: Path, side: int) -> Prepared:
     if against:
         return Prepared(path.stem, reason=Reason.NOT_CHEST.value, detail=against)
     square = np.zeros((side, side), dtype=np.uint8)
-    square[_content(*film.shape, side)] = content
+    square[content_of_square(*film.shape, side)] = content
     return _measured(path.stem, square, content)
 
 
@@ -129,7 +129,7 @@ def perceptual_hash(gray: NDArray[np.uint8]) -> str:
     return np.packbits(bits).tobytes().hex()
 
 
-def _content(rows: int, columns: int, side: int) -> tuple[slice, slice]:
+def content_of_square(rows: int, columns: int, side: int) -> tuple[slice, slice]:
     """Where the image lies in its square."""
     height, width = (max(1, round(length * side / max(rows, columns))) for length in (rows, columns))
     top, left = (side - height) // 2, (side - width) // 2
@@ -143,7 +143,7 @@ def _resized(
     from PIL import Image
 
     rows, columns = shape
-    down, across = _content(rows, columns, side)
+    down, across = content_of_square(rows, columns, side)
     height, width = down.stop - down.start, across.stop - across.start
     shrinks = width <= columns
     filter_ = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR

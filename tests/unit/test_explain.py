@@ -5,8 +5,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from radia.explain import grad_cam, upsampled
+from radia.explain import explained, grad_cam, upsampled
 from radia.model import ChestModel, Preprocessing, build, to_input
+from radia.predict import predict
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 64, 64), dtype=np.uint8)
 
@@ -45,11 +46,20 @@ def test_the_logits_are_the_models(model: ChestModel) -> None:
     assert np.allclose(grad_cam(model, IMAGES).logits, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("views", [1, 5])
+def test_what_is_explained_in_one_pass_is_what_is_predicted(views: int) -> None:
+    model = build("densenet-slim", preprocessing=Preprocessing(64), seed=2, views=views).eval()
+    together, alone = explained(model, IMAGES), predict(model, IMAGES)
+    assert np.allclose(together.probabilities, alone.probabilities, atol=1e-6)
+    assert np.allclose(together.features, alone.features, atol=1e-5)
+    assert np.allclose(together.maps, grad_cam(model, IMAGES).maps)
+
+
 def test_a_map_speaks_in_the_logits_units() -> None:
     model = build("densenet-slim", preprocessing=Preprocessing(64), seed=2).eval()
     with torch.no_grad():
         model.head.weight.abs_()  # nothing for the ReLU to cut
-    logits, maps = grad_cam(model, IMAGES)
+    logits, maps, _ = grad_cam(model, IMAGES)
     assert np.allclose(maps.mean((2, 3)) + model.head.bias.detach().numpy(), logits, atol=1e-4)
 
 
