@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radia.findings import FINDINGS
+from radia.trace.tree import Tree, present
 from radia.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
 
-from radia.trace.tree import Tree, present
 
 _IMAGE_COLUMNS = ("image", "study", "patient", "batch", "site", "split", "source_sha256", "pixel_sha256")
 

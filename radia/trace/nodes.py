@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from radia.ledger import Action, Event, Ledger
+from radia.trace.along import models_of, named_people, withdrawn_patients
+from radia.trace.archive import Archive
+from radia.trace.tree import Tree, present
 from radia.workspace import Workspace
 
 if TYPE_CHECKING:
     from radia.registry import Version
-from radia.trace.along import models_of, named_people, withdrawn_patients
-from radia.trace.archive import Archive
-from radia.trace.tree import Tree, present
 
 
 def uses_of(ledger: Ledger, subject: str) -> list[Tree]:

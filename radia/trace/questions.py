@@ -6,10 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from radia.errors import UnknownId
 from radia.ledger import Action, Event, Ledger
-from radia.workspace import Workspace
-
-if TYPE_CHECKING:
-    from radia.registry import Version
 from radia.trace.along import (
     DECIDED_BY_PEOPLE,
     behind,
@@ -35,6 +31,10 @@ from radia.trace.nodes import (
 )
 from radia.trace.text import SHOWN
 from radia.trace.tree import Tree, present, unknown
+from radia.workspace import Workspace
+
+if TYPE_CHECKING:
+    from radia.registry import Version
 
 
 def trace_model(site: Workspace, ledger: Ledger, version: str, model: Version | None = None) -> Tree:

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from radia.findings import FINDINGS
+from radia.trace.along import is_digest
+from radia.trace.tree import Tree
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.tree import Tree as RichTree
 
-from radia.trace.along import is_digest
-from radia.trace.tree import Tree
 
 SHOWN = 5
 """Rows of a table that text shows; JSON holds all."""

@@ -1,30 +1,19 @@
-"""A trace as one HTML page that needs nothing else: the way of the data as a graph, then every node, folded.
-
-The graph is inline SVG without a script: a band for the data (source file → batch → clean DICOM → image → snapshot) and
-one for the models (base → model → evaluation → approval → in use). An arrow carries the action, when, and who.
-More than `MANY` of a kind stand in one node; the table of events below the graph has each. Nothing is computed here.
-"""
+"""The way of the data, drawn: inline SVG without a script."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import Any
 
-from radia.findings import FINDINGS
 from radia.ledger import Action, Event
-from radia.trace import Tree, one_line
-
-if TYPE_CHECKING:
-    import pandas as pd
+from radia.trace import Tree
+from radia.trace_page.said import events_of, named, people_of, summary_of
 
 MANY = 4
 """So many batches, snapshots or models are drawn each; more are drawn as one."""
 
-ROWS = 200
-"""Rows of a table of images that the page holds; JSON holds all."""
 
 _DATA = ("source files", "batch", "clean DICOM", "images", "snapshot")
 _MODEL = ("base", "model", "evaluation", "approval", "in use")
@@ -45,84 +34,6 @@ _WORDS = {
 }
 _DECISIONS = (Action.PROMOTE, Action.REJECT, Action.ROLLBACK)
 
-
-@dataclass(frozen=True)
-class Links:
-    """Where people open Dagster and MLflow: addresses without a slash at the end."""
-
-    dagster: str = "http://127.0.0.1:3000"
-    mlflow: str = "http://127.0.0.1:5000"
-
-    @classmethod
-    def of(cls, dagster: str, mlflow: str) -> Links:
-        """Of the addresses as settings have them."""
-        return cls(dagster.rstrip("/"), mlflow.rstrip("/"))
-
-    def dagster_run(self, run: str) -> str:
-        """The page of a run in Dagster."""
-        return f"{self.dagster}/runs/{quote(run, safe='')}"
-
-    def mlflow_run(self, run: str) -> str:
-        """The page of a run in MLflow."""
-        return f"{self.mlflow}/#/runs/{quote(run, safe='')}"
-
-    def model(self, name: str, version: str) -> str:
-        """The page of a model version in MLflow."""
-        return f"{self.mlflow}/#/models/{quote(name, safe='')}/versions/{quote(version, safe='')}"
-
-
-def to_html(tree: Tree, links: Links | None = None) -> str:
-    """The page of a trace."""
-    links = links or Links()
-    body = "".join(_html_node(child, open_=index < 2) for index, child in enumerate(tree.children))
-    parts = {
-        "title": escape(tree.label),
-        "facts": _html_facts(tree.detail),
-        "graph": _graph(tree),
-        "elsewhere": _elsewhere(tree, links),
-        "events": _events_table(tree, links),
-    }
-    return _PAGE.format(**parts, body=body, style=_STYLE)
-
-
-# --- what a trace says ----------------------------------------------------------------------------------------------
-
-
-def _nodes(tree: Tree) -> Iterator[Tree]:
-    yield tree
-    for child in tree.children:
-        yield from _nodes(child)
-
-
-def _events(tree: Tree, *actions: Action) -> list[Event]:
-    """The events at and below a node, each once, in order; all, or those of some actions."""
-    found = {node.event.sequence: node.event for node in _nodes(tree) if node.event is not None}
-    return [found[key] for key in sorted(found) if not actions or found[key].action in actions]
-
-
-def _named(tree: Tree, kind: str) -> dict[str, Tree]:
-    """The nodes of a kind by name, such as the models; the first where one is there twice."""
-    found: dict[str, Tree] = {}
-    for node in _nodes(tree):
-        if node.label.startswith(f"{kind} "):
-            found.setdefault(node.label.removeprefix(f"{kind} "), node)
-    return found
-
-
-def _summary(event: Event) -> Mapping[str, Any]:
-    summary = event.parameters.get("summary")
-    return summary if isinstance(summary, Mapping) else {}
-
-
-def _people(events: Iterable[Event]) -> list[str]:
-    """Who decided (an approver, a reader), then whose account wrote it down."""
-    roles = ("approver", "reader", "person")
-    events = list(events)
-    named = [who for event in events for role in roles if isinstance(who := event.parameters.get(role), str)]
-    return list(dict.fromkeys([*named, *(event.actor for event in events)]))
-
-
-# --- the graph ------------------------------------------------------------------------------------------------------
 
 _WIDTH, _PITCH, _HEIGHT, _ROW, _HEAD = 140, 250, 58, 96, 32
 _TOTAL = 4 * _PITCH + _WIDTH + 24
@@ -153,9 +64,9 @@ class _Box:
         )
 
 
-def _graph(tree: Tree) -> str:
+def graph(tree: Tree) -> str:
     """The drawing, or nothing where the trace has no way to draw (a person, an event)."""
-    snapshots, models = _named(tree, "snapshot"), _named(tree, "model")
+    snapshots, models = named(tree, "snapshot"), named(tree, "model")
     batches = _batches(tree)
     if not (batches or snapshots or models):
         return ""
@@ -172,8 +83,8 @@ def _graph(tree: Tree) -> str:
 
 def _batches(tree: Tree) -> dict[str, list[Event]]:
     found: dict[str, list[Event]] = {}
-    for event in _events(tree, Action.INTAKE, Action.DEIDENTIFY, Action.IMAGES):
-        name = str(_summary(event).get("batch") or next(iter(event.outputs), "batch"))
+    for event in events_of(tree, Action.INTAKE, Action.DEIDENTIFY, Action.IMAGES):
+        name = str(summary_of(event).get("batch") or next(iter(event.outputs), "batch"))
         found.setdefault(name, []).append(event)
     return found
 
@@ -221,14 +132,14 @@ def _batch_boxes(name: str, events: Sequence[Event], y: float, asked: Sequence[s
     """Source files, batch, clean DICOM, images; of an image or a patient, how many of the batch's."""
 
     def count(action: Action, key: str) -> str:
-        found = [_summary(event).get(key) for event in events if event.action == action]
+        found = [summary_of(event).get(key) for event in events if event.action == action]
         numbers = [number for number in found if isinstance(number, int)]
         total = f"{sum(numbers):,}" if numbers else ""
         return " of ".join(filter(None, (f"{len(asked):,}" if asked else "", total))) or "not counted"
 
     cleaned = [event for event in events if event.action == Action.DEIDENTIFY]
-    refused = sum(int(_summary(event).get("refused") or 0) for event in cleaned)
-    site = ", ".join(sorted({str(_summary(event)["site"]) for event in events if "site" in _summary(event)}))
+    refused = sum(int(summary_of(event).get("refused") or 0) for event in cleaned)
+    site = ", ".join(sorted({str(summary_of(event)["site"]) for event in events if "site" in summary_of(event)}))
     images = f"{asked[0]}" if len(asked) == 1 else count(Action.IMAGES, "images")
     return [
         _Box(0, y, count(Action.INTAKE, "files"), "files received", "data"),
@@ -241,8 +152,8 @@ def _batch_boxes(name: str, events: Sequence[Event], y: float, asked: Sequence[s
 def _images_asked(tree: Tree) -> dict[str, list[str]]:
     """The images that the trace is of, by batch: those of an image or a patient."""
     found: dict[str, list[str]] = {}
-    for name, node in _named(tree, "image").items():
-        for batch in _named(node, "batch"):
+    for name, node in named(tree, "image").items():
+        for batch in named(node, "batch"):
             found.setdefault(batch, []).append(name)
     return found
 
@@ -254,10 +165,10 @@ def _side_boxes(tree: Tree, y: float) -> list[tuple[_Box, list[Event]]]:
         (Action.LABELS, "labels", "labelled_studies", "studies"),
         (Action.CHECK, "quality checks", "rules", "rules"),
     ):
-        if events := _events(tree, action):
-            number = _summary(events[-1]).get(key)
+        if events := events_of(tree, action):
+            number = summary_of(events[-1]).get(key)
             line = f"{number:,} {unit}" if isinstance(number, int) else ""
-            failed = _summary(events[-1]).get("failed")
+            failed = summary_of(events[-1]).get("failed")
             line += f", {len(failed)} failed" if action == Action.CHECK and isinstance(failed, list) else ""
             found.append((_Box(3, y + _ROW * len(found), title, line, "side"), events))
     return found
@@ -278,13 +189,13 @@ def _model_band(
     if len(groups) > MANY:
         groups = [(f"{len(groups)} models", list(models.values()))]
     y = top + 26 + _HEAD + _ROW / 2
-    base = _events(tree, Action.BASE_MODEL)
+    base = events_of(tree, Action.BASE_MODEL)
     drawn = [_heading(_MODEL if base else ("", *_MODEL[1:]), top + 26)]
-    start = [_Box(0, y, "base model", str(_summary(base[-1]).get("base", "")), "side")] if base else []
+    start = [_Box(0, y, "base model", str(summary_of(base[-1]).get("base", "")), "side")] if base else []
     drawn += [box.svg() for box in start]
     for name, nodes in groups:
         boxes = _model_boxes(name, nodes, y)
-        events = [event for node in nodes for event in _events(node)]
+        events = [event for node in nodes for event in events_of(node)]
         trained = [event for event in events if event.action == Action.FINETUNE]
         trained = trained or [event for event in events if event.action == Action.REGISTER]
         seen = [
@@ -310,12 +221,12 @@ def _holds(snapshot: Tree, model: Tree) -> bool:
 def _model_boxes(name: str, nodes: Sequence[Tree], y: float) -> list[_Box]:
     """Model, evaluation, approval, in use; what did not happen is dashed."""
     one = nodes[0] if len(nodes) == 1 else None
-    events = [event for node in nodes for event in _events(node)]
+    events = [event for node in nodes for event in events_of(node)]
     gates = [event for event in events if event.action == Action.GATE]
     judged = [event for event in events if event.action == Action.EVALUATE]
     decided = [event for event in events if event.action in _DECISIONS]
     auroc = _auroc(judged[-1]) if one and judged else None
-    passed = f"gate {'passed' if _summary(gates[-1]).get('passed') else 'failed'}" if one and gates else ""
+    passed = f"gate {'passed' if summary_of(gates[-1]).get('passed') else 'failed'}" if one and gates else ""
     in_use = [made for event in decided if event.action == Action.PROMOTE for made in event.outputs if "/" in made]
     mlflow = one.find("MLflow") if one else None
     waiting = str(mlflow.detail.get("approval", "")) if mlflow else ""
@@ -336,7 +247,7 @@ def _model_boxes(name: str, nodes: Sequence[Tree], y: float) -> list[_Box]:
 
 
 def _auroc(event: Event) -> float | None:
-    found: Any = _summary(event).get("mean_auroc")
+    found: Any = summary_of(event).get("mean_auroc")
     for key in ("candidate", "value"):
         found = found.get(key) if isinstance(found, Mapping) else None
     return found if isinstance(found, float) else None
@@ -371,7 +282,7 @@ def _caption(x: float, y: float, events: Sequence[Event]) -> str:
     when = days[0] if len(days) == 1 else f"{days[0]} …"
     numbers = ", ".join(str(event.sequence) for event in events[:6]) + (" …" if len(events) > 6 else "")
     title = f"event {numbers}: {events[0].at}" + (f" to {events[-1].at}" if len(events) > 1 else "")
-    people = _people(events)
+    people = people_of(events)
     shown = people if len(people) <= 2 else [people[0], f"and {len(people) - 1} more"]
     pills = "".join(
         f'<g><title>{escape(", ".join(people))}</title><rect class="who" x="{x:g}" y="{y + 18 + 18 * i:g}" width="82" '
@@ -411,126 +322,3 @@ _ARROW = (
     '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
     '<path class="tip" d="M0 0L8 4L0 8z"/></marker></defs>'
 )
-
-
-# --- other places ---------------------------------------------------------------------------------------------------
-
-
-def _elsewhere(tree: Tree, links: Links) -> str:
-    """Model versions and runs in MLflow, runs in Dagster, and the command that brings a snapshot back from DVC."""
-    lines = []
-    for event in _events(tree, Action.REGISTER, Action.PROMOTE):
-        for name in (name for name in event.outputs if "/" in name):
-            lines.append(("MLflow model", _anchor(links.model(*name.split("/", 1)), name)))
-            if event.action == Action.REGISTER:
-                lines.append(("MLflow run", _anchor(links.mlflow_run(event.outputs[name]), event.outputs[name])))
-                command = f"radia restore {escape(name)} DIR"
-                lines.append(("DVC", f"<code>{command}</code> brings back the data it was trained on"))
-    for snapshot, node in _named(tree, "snapshot").items():
-        stored = node.event.outputs.get("dvc", "") if node.event is not None else ""
-        if stored:
-            lines.append(("DVC object", f"<code>{escape(stored)}</code> is snapshot {escape(snapshot)}"))
-    runs = dict.fromkeys(run for event in _events(tree) if (run := _dagster_run(event)))
-    lines += [("Dagster run", _anchor(links.dagster_run(run), run)) for run in list(runs)[: 2 * MANY]]
-    rows = "".join(f"<dt>{what}</dt><dd>{where}</dd>" for what, where in lines)
-    return f"<h2>Elsewhere</h2><dl>{rows}</dl>" if rows else ""
-
-
-def _dagster_run(event: Event) -> str:
-    run = event.parameters.get("dagster_run_id")
-    return run if isinstance(run, str) else ""
-
-
-def _anchor(address: str, text: str) -> str:
-    return f'<a href="{escape(address, quote=True)}">{escape(text)}</a>'
-
-
-def _events_table(tree: Tree, links: Links) -> str:
-    events = _events(tree)
-    if not events:
-        return ""
-    head = "".join(f"<th>{name}</th>" for name in ("event", "when (UTC)", "action", "who", "made", "code", "Dagster"))
-    lines = []
-    for event in events:
-        run = _dagster_run(event)
-        cells = [
-            str(event.sequence),
-            escape(event.at[:19].replace("T", " ")),
-            escape(str(event.action)),
-            escape(", ".join(_people([event]))),
-            escape(", ".join(event.outputs)),
-            escape(event.code[:12]),
-            _anchor(links.dagster_run(run), run[:8]) if run else "",
-        ]
-        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    return (
-        f"<details><summary>{len(events):,} events behind the graph</summary>"
-        f"<div class='wide'><table><tr>{head}</tr>{''.join(lines)}</table></div></details>"
-    )
-
-
-# --- the tree -------------------------------------------------------------------------------------------------------
-
-
-def _html_node(tree: Tree, *, open_: bool = False) -> str:
-    inside = _html_facts(tree.detail) + "".join(_html_node(child) for child in tree.children)
-    if tree.rows is not None:
-        inside += _html_rows(tree.rows)
-    count = f" ({len(tree.rows):,})" if tree.rows is not None else ""
-    state = " open" if open_ else ""
-    return f"<details{state}><summary>{escape(tree.label)}{count}</summary>{inside}</details>"
-
-
-def _html_facts(facts: Mapping[str, Any]) -> str:
-    rows = "".join(f"<dt>{escape(str(n))}</dt><dd>{escape(_full(v))}</dd>" for n, v in facts.items())
-    return f"<dl>{rows}</dl>" if rows else ""
-
-
-def _full(value: Any) -> str:
-    return value if isinstance(value, str) else _pairs(value) if isinstance(value, Mapping) else one_line(value)
-
-
-def _pairs(table: Mapping[str, Any]) -> str:
-    return "\n".join(f"{name}: {_full(item)}" for name, item in table.items())
-
-
-def _html_rows(rows: pd.DataFrame) -> str:
-    shown = rows.head(ROWS)
-    columns = [name for name in shown.columns if name not in FINDINGS]
-    head = "".join(f"<th>{escape(str(name))}</th>" for name in [*columns, "present"])
-    lines = []
-    for row in shown.to_dict("records"):
-        cells = [escape(str(row[name])) for name in columns]
-        cells.append(escape(", ".join(name for name in FINDINGS if row.get(name) == 1)))
-        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    more = f"<p>{len(rows) - ROWS:,} more rows: <code>radia trace … --json</code></p>" if len(rows) > ROWS else ""
-    return f"<div class='wide'><table><tr>{head}</tr>{''.join(lines)}</table></div>{more}"
-
-
-_STYLE = """
-:root{--ink:#1d2733;--soft:#5b6b7c;--line:#d9e1e8;--paper:#fbfcfd;--mark:#0b6e99;--way:#8fa1b2;--data:#eaf4f8;
---model:#eef0fb;--side:#f6f3ea;--who:#f0f2f4}
-@media(prefers-color-scheme:dark){:root{--ink:#e4eaf0;--soft:#94a3b3;--line:#2c3844;--paper:#12181f;--mark:#5cc0e8;
---way:#5f7182;--data:#152833;--model:#1d2138;--side:#2a2619;--who:#222c36}}
-*{box-sizing:border-box}body{margin:0 auto;max-width:77rem;padding:2rem 1.5rem 4rem;background:var(--paper);
-color:var(--ink);font:15px/1.5 system-ui,sans-serif}h1{font-size:1.5rem;margin:0 0 .2rem;overflow-wrap:anywhere}
-h2{font-size:1.1rem;margin:1.6rem 0 .3rem}a{color:var(--mark)}
-svg{display:block;margin:1.2rem 0;max-width:none}svg text{font-size:12.5px;fill:var(--ink)}
-svg .head{font-size:12px;fill:var(--soft);letter-spacing:.04em}svg .name{font-weight:600}
-svg .soft{fill:var(--soft);font-size:11px}svg .act{font-size:12px;fill:var(--mark)}svg .tiny{font-size:10.5px}
-svg .box{stroke:var(--way);fill:var(--paper)}svg .data{fill:var(--data)}svg .model{fill:var(--model)}
-svg .side{fill:var(--side)}svg .open{stroke-dasharray:4 4}svg .line{fill:none;stroke:var(--way);stroke-width:1.4}
-svg .tip{fill:var(--way)}svg .who{fill:var(--who)}svg .face{fill:var(--soft)}
-details{border-left:2px solid var(--line);margin:.35rem 0;padding:.1rem 0 .1rem .9rem}
-summary{cursor:pointer;font-weight:600}details[open]>summary{color:var(--mark)}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;margin:.4rem 0}
-dt{color:var(--soft)}dd{margin:0;white-space:pre-wrap;overflow-wrap:anywhere}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.8rem}
-th,td{text-align:left;padding:.2rem .6rem;border-bottom:1px solid var(--line)}th{color:var(--soft)}
-"""
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<title>{title}</title><style>{style}</style></head>
-<body><h1>{title}</h1>{graph}{facts}{elsewhere}{events}<h2>Everything</h2>{body}</body></html>
-"""

@@ -1,0 +1,31 @@
+"""Where people open Dagster and MLflow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import quote
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where people open Dagster and MLflow: addresses without a slash at the end."""
+
+    dagster: str = "http://127.0.0.1:3000"
+    mlflow: str = "http://127.0.0.1:5000"
+
+    @classmethod
+    def of(cls, dagster: str, mlflow: str) -> Links:
+        """Of the addresses as settings have them."""
+        return cls(dagster.rstrip("/"), mlflow.rstrip("/"))
+
+    def dagster_run(self, run: str) -> str:
+        """The page of a run in Dagster."""
+        return f"{self.dagster}/runs/{quote(run, safe='')}"
+
+    def mlflow_run(self, run: str) -> str:
+        """The page of a run in MLflow."""
+        return f"{self.mlflow}/#/runs/{quote(run, safe='')}"
+
+    def model(self, name: str, version: str) -> str:
+        """The page of a model version in MLflow."""
+        return f"{self.mlflow}/#/models/{quote(name, safe='')}/versions/{quote(version, safe='')}"
