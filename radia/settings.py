@@ -57,7 +57,7 @@ class PacsSettings(Section):
     """One PACS that is asked over DICOMweb."""
 
     site: str
-    url: str
+    url: str = Field(pattern=r"^https?://[^/@\s]+(/[^@\s]*)?$", description="without a name or password in it")
     modalities: tuple[str, ...] = ("DX", "CR")
     body_parts: tuple[str, ...] = ("CHEST", "THORAX", "LUNG", "PORT CHEST")
     authorization_variable: str | None = Field(None, description="environment variable with the Authorization header")

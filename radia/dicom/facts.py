@@ -49,7 +49,14 @@ def read_facts(path: Path) -> Facts:
 
 
 def facts_of(dataset: Dataset) -> Facts:
-    """The facts of a dataset that is already read."""
+    """The facts of a dataset that is already read. Raises Refusal: pydicom converts a value when it is asked for."""
+    try:
+        return _facts(dataset)
+    except Exception as error:  # pydicom has no root of its errors; the message may quote the file
+        raise Refusal(Reason.UNREADABLE, type(error).__name__) from error
+
+
+def _facts(dataset: Dataset) -> Facts:
     meta = getattr(dataset, "file_meta", None)
     syntax = meta.get("TransferSyntaxUID") if meta is not None else None
     return Facts(
@@ -74,7 +81,7 @@ def _read(path: Path, *, header_only: bool) -> Dataset:
         return pydicom.dcmread(path, stop_before_pixels=header_only)
     except pydicom.errors.InvalidDicomError as error:
         raise Refusal(Reason.NOT_DICOM) from error
-    except (OSError, ValueError, EOFError, AttributeError, KeyError) as error:
+    except Exception as error:  # as above
         raise Refusal(Reason.UNREADABLE, type(error).__name__) from error
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import date
 from functools import partial
 from io import BytesIO
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,10 +72,17 @@ class _Client:
 
     def __init__(self, pacs: PacsSettings) -> None:
         from dicomweb_client.api import DICOMwebClient
+        from requests import Session
 
+        _refuse_special_address(pacs)
         self._pacs = pacs
         self._next = 0.0
-        self._web = DICOMwebClient(pacs.url, headers=_authorization(pacs), timeout=pacs.timeout_seconds)
+        session = Session()
+        session.max_redirects = (
+            0  # a redirect would take the query, and what answers it, to an address nobody configured
+        )
+        headers = _authorization(pacs)
+        self._web = DICOMwebClient(pacs.url, session=session, headers=headers, timeout=pacs.timeout_seconds)
         self._web.set_http_retry_params(False)
 
     def find(self, since: date, until: date) -> list[_Uids]:
@@ -143,6 +152,25 @@ def _in_words(error: Exception) -> str:
     """What happened, without the address that was asked: it holds UIDs."""
     response = getattr(error, "response", None)
     return f"answered {response.status_code}" if response is not None else f"failed ({type(error).__name__})"
+
+
+def _refuse_special_address(pacs: PacsSettings) -> None:
+    """Raises IntakeError where the PACS would be an address that no PACS has: link-local (where clouds give out
+    credentials), multicast or unspecified. A name that does not resolve is left to the request, which says so.
+    """
+    for address in _addresses(_host(pacs.url)):
+        if address.is_link_local or address.is_multicast or address.is_unspecified:
+            raise IntakeError(
+                f"site {pacs.site}: the PACS's address is {address}, which no PACS can have; see intake.pacs"
+            )
+
+
+def _addresses(host: str) -> list[IPv4Address | IPv6Address]:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return []
+    return [ip_address(str(address[0]).partition("%")[0]) for *_, address in found]
 
 
 def _authorization(pacs: PacsSettings) -> dict[str, str]:

@@ -2,7 +2,9 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from radia.dicom.facts import facts_of, read_facts
 from radia.errors import Reason, Refusal
@@ -47,3 +49,10 @@ class TestFacts:
         with pytest.raises(Refusal) as caught:
             read_facts(tmp_path / "x.dcm")
         assert caught.value.reason is Reason.NOT_DICOM
+
+    def test_that_pydicom_cannot_convert_are_a_refusal(self) -> None:
+        dataset = Dataset()
+        dataset[0x00280010] = RawDataElement(Tag(0x00280010), "U\0", 2, b"ab", 0, False, True)
+        with pytest.raises(Refusal) as caught:
+            facts_of(dataset)
+        assert caught.value.reason is Reason.UNREADABLE

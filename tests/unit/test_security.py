@@ -1,0 +1,63 @@
+"""What docs/threat-model.md says is refused, where no other test holds it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import date
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from radia.errors import IntakeError, SettingsError
+from radia.intake.pacs import take_pacs
+from radia.settings import PacsSettings, load_settings
+
+
+class Redirecting(BaseHTTPRequestHandler):
+    """A PACS that sends whoever asks to `/secret`, and notes what was asked."""
+
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path.partition("?")[0])
+        self.send_response(302)
+        self.send_header("Location", f"http://127.0.0.1:{self.server.server_address[1]}/secret")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def redirecting() -> Iterator[str]:
+    Redirecting.asked = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Redirecting)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def ask(url: str, landing: Path) -> None:
+    pacs = PacsSettings(site="HND", url=url, attempts=2, backoff_seconds=0)
+    take_pacs(pacs, landing, since=date(2026, 1, 1), until=date(2026, 1, 2), today=date(2026, 1, 3))
+
+
+def test_a_pacs_that_sends_us_elsewhere_is_not_followed(redirecting: str, tmp_path: Path) -> None:
+    with pytest.raises(IntakeError, match="answered 302"):
+        ask(f"{redirecting}/dicom-web", tmp_path)
+    assert Redirecting.asked == ["/dicom-web/series"]
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "[fe80::1]", "0.0.0.0", "224.0.0.1"])
+def test_a_pacs_at_an_address_that_no_pacs_has_is_not_asked(host: str, tmp_path: Path) -> None:
+    with pytest.raises(IntakeError, match="no PACS can have"):
+        ask(f"http://{host}/dicom-web", tmp_path)
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "gopher://pacs/1", "http://me:word@pacs/dicom-web", "pacs:8042"])
+def test_a_pacs_is_named_by_a_plain_web_address(url: str, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(f"intake: {{pacs: [{{site: HND, url: '{url}'}}]}}")
+    with pytest.raises(SettingsError, match=r"intake\.pacs"):
+        load_settings(tmp_path / "params.yaml")
