@@ -142,7 +142,8 @@ def _changed(log: pd.DataFrame, fresh: pd.DataFrame) -> pd.DataFrame:
     key = ["id", "finding"]
     mine = log[log["reader"].isin(fresh["reader"])].drop_duplicates(key, keep="last").set_index(key)["value"]
     before = mine.reindex(pd.MultiIndex.from_frame(fresh[key])).to_numpy(dtype=np.float64)
-    return fresh.loc[before != fresh["value"].to_numpy(dtype=np.float64)]
+    differing: pd.DataFrame = fresh.loc[before != fresh["value"].to_numpy(dtype=np.float64)]
+    return differing
 
 
 def _refuse_second_word(log: pd.DataFrame, fresh: pd.DataFrame) -> None:

@@ -82,10 +82,13 @@ def add_reads(
     model_visible: bool = False,
     source: str = "file",
     evidence: dict[str, str] | None = None,
+    details: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Adds one person's reads to the log, decides anew what is decided, and tells the ledger who read what.
 
-    table: indexed by study, findings as columns. evidence: digests of what the reads came from. Raises LabelError.
+    table: indexed by study, findings as columns. evidence: digests of what the reads came from. details: what else the
+    ledger keeps of them, such as the time they took; a look at a film that gave no value is recorded only with some.
+    Raises LabelError.
     """
     from radia.read_log import import_reads, summary
 
@@ -104,23 +107,26 @@ def add_reads(
             findings=FINDINGS,
         )
         new = log.iloc[0 if before is None else len(before) :]
+        written = [site.read_log, site.reads / "reads.parquet", site.gold_reads]
         if len(new):
             _write(log, site.read_log)
             _settle(run, log)
+        if len(new) or details:
             run.ledger.append(
                 Action.READ,
                 actor=run.actor,
                 inputs=evidence or {},
-                outputs={"log": digests.of_file(site.read_log)},
+                outputs={"log": digests.of_file(site.read_log)} if len(new) else {},
                 parameters={
                     "reader": reader,
                     "role": role,
                     "source": source,
                     "reads": len(new),
                     "model_visible": model_visible,
+                    **(details or {}),
                 },
-                subjects=new["id"].unique(),
-                files=file_digests(site, [site.read_log, site.reads / "reads.parquet", site.gold_reads]),
+                subjects=new["id"].unique() if len(new) else [str(study) for study in table.index],
+                files=file_digests(site, written) if len(new) else {},
             )
     return {**summary(log), "new": len(new)}
 
