@@ -37,9 +37,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a GPU machine ha
 from radia.explain import grad_cam
 from radia.fit.batches import Batch, Feed
 from radia.fit.draws import draw_augmentation
-from radia.fit.loop import gradients
 from radia.fit.loss import cross_entropy
 from radia.fit.setup import optimizer_of
+from radia.fit.step import gradients
 from radia.fit.workers import open_fabric
 from radia.model import ChestModel, Preprocessing, build, to_input
 from radia.settings import FinetuneSettings

@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from radia.errors import TrainingError
 from radia.fit import state as states
-from radia.fit.batches import Batch, Feed, LossWatch, Pixels
+from radia.fit.batches import Feed, LossWatch, Pixels
 from radia.fit.draws import Rows, draw_augmentation, epoch_batches, learning_rate_factor, torch_seed
-from radia.fit.loss import Loss, auc_margin, below_parents, cross_entropy
+from radia.fit.loss import auc_margin, below_parents, cross_entropy
 from radia.fit.memory import images_at_once
 from radia.fit.setup import (
     Floats,
@@ -39,8 +38,9 @@ from radia.fit.setup import (
     trainable,
     validation_truth,
 )
+from radia.fit.step import gradients
 from radia.fit.validation import Judge, Validation
-from radia.fit.workers import gathered, open_fabric, part_of, quiet_fabric, share_batch_norms
+from radia.fit.workers import open_fabric, part_of, quiet_fabric, share_batch_norms
 from radia.model import Augmentation, Checkpoint, ChestModel, to_input
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def fit(
     with threads(settings.threads), quiet_fabric(), torch.random.fork_rng():
         known = (ids, targets, weights, train, validation, sampling, judge, settings, seed, accelerator, precision)
         run = states.fingerprint(model, *known)
-        fabric = open_fabric(accelerator, precision)
+        fabric = open_fabric(accelerator, precision, rests=settings.probe_epochs > 0)
         model.to(fabric.device).to(memory_format=torch.channels_last)
         if fabric.world_size > 1:
             share_batch_norms(model)
@@ -227,34 +227,3 @@ def _parts(
         draws = draw_augmentation(len(rows), seed, epoch, step) if settings.augment else None
         mine = draws and Augmentation(*(getattr(draws, one.name)[part] for one in fields(draws)))
         yield rows, part, mine
-
-
-def gradients(fabric: Fabric, network: Any, x: Tensor, batch: Batch, loss_of: Loss, micro: int) -> tuple[Tensor, int]:
-    """Adds up the batch's gradients over parts of `micro` images and over workers; parts that do not fit are halved.
-
-    Returns each image's loss, whose sum is the batch's mean over weighed cells, and the size of part that did fit.
-    """
-    world, n, scale = fabric.world_size, len(x), max(batch.cells, 1.0)
-    while True:
-        try:
-            losses = []
-            for start in range(0, n, micro):
-                part = slice(start, min(start + micro, n))
-                with fabric.no_backward_sync(network, enabled=part.stop < n and world > 1):
-                    per_image = loss_of(network(x[part]).float(), batch.target[part], batch.weight[part]) / scale
-                    fabric.backward(per_image.sum() * world)
-                losses.append(per_image.detach())
-            return gathered(fabric, torch.cat(losses), len(batch.rows)), micro
-        except torch.OutOfMemoryError as error:
-            micro = min(micro, n) // 2
-            if micro < 1:
-                raise TrainingError(
-                    "one image alone does not fit into the device's memory: choose a smaller finetune.side or backbone"
-                ) from error
-            if world > 1:
-                raise TrainingError(
-                    f"out of memory on one of {world} workers: run again with finetune.micro_batch {micro}"
-                ) from error
-            log.warning("out of memory: %d images at once from here on, the batch stays %d", micro, n)
-            network.zero_grad(set_to_none=True)
-            torch.cuda.empty_cache()

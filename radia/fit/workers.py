@@ -1,8 +1,8 @@
 """Several devices, or several machines, that train one model together.
 
 Each worker has its own part of every batch; gradients are averaged by DDP, batch norms see the images of all, and so
-the losses are those of one worker. Who starts the processes (torchrun, or Ray Train in radia.fit.job) says how many
-there are in the environment.
+the losses are those of one worker. Who starts the processes (radia.fit.launch, or torchrun) says how many there are in
+the environment. What must be the same everywhere (a state to go on from, how an epoch was judged) is the first's.
 """
 
 from __future__ import annotations
@@ -22,9 +22,17 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-def open_fabric(accelerator: str, precision: str) -> Fabric:
-    """One device, or as many as there are workers."""
+def open_fabric(accelerator: str, precision: str, *, rests: bool = False) -> Fabric:
+    """One device, or as many as there are workers. rests: parts of the model may be left out of a step."""
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+    from lightning_fabric.strategies.ddp import DDPStrategy
+
+    class _Started(TorchElasticEnvironment):
+        """Processes that were started by others, not always the same number on each machine."""
+
+        def validate_settings(self, num_devices: int, num_nodes: int) -> None:
+            """The environment alone says how many there are."""
 
     if accelerator == "cuda":
         torch.set_float32_matmul_precision("high")
@@ -33,7 +41,8 @@ def open_fabric(accelerator: str, precision: str) -> Fabric:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1:
         local = int(os.environ["LOCAL_WORLD_SIZE"])
-        options |= {"strategy": "ddp", "devices": local, "num_nodes": world // local}
+        strategy = DDPStrategy(cluster_environment=_Started(), find_unused_parameters=rests)
+        options |= {"strategy": strategy, "devices": local, "num_nodes": max(1, world // local)}
     fabric = Fabric(**options)
     fabric.launch()
     return fabric
@@ -47,6 +56,28 @@ def quiet_fabric() -> Iterator[None]:
         for name in ("lightning_fabric", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.WARNING)
         yield
+
+
+def first_says(value: Any) -> Any:
+    """The first worker's value, in every worker."""
+    if not _several():
+        return value
+    told = [value]
+    torch.distributed.broadcast_object_list(told, 0)
+    return told[0]
+
+
+def least(number: int) -> int:
+    """The smallest of the workers' numbers, in every worker."""
+    if not _several():
+        return number
+    numbers: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(numbers, number)
+    return int(min(numbers))
+
+
+def _several() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def part_of(rank: int, world: int, n: int) -> slice:
