@@ -53,11 +53,12 @@ class Size:
 
 @dataclass(frozen=True)
 class HospitalImages:
-    """images: uint8 [n, side, side]; given: [n, 14] of 1, 0, -1, NaN; truth: [n, 14] of 1 and 0."""
+    """images: uint8 [n, side, side]; given: [n, 14] of 1, 0, -1, NaN; truth: [n, 14] of 1 and 0; sites: [n]."""
 
     images: NDArray[np.uint8]
     given: Floats
     truth: Floats
+    sites: NDArray[np.str_]
 
 
 def cleaning(
@@ -112,14 +113,14 @@ def hospital_images(count: int, *, side: int, seed: int, workers: int = 0) -> Ho
     from radia.synthetic.phantom import in_parallel
 
     drawn = list(in_parallel(_hospital_image, [(seed, index, side) for index in range(count)], workers=workers))
-    images, given, truth = (np.stack(column) for column in zip(*drawn, strict=True))
-    return HospitalImages(images, given, truth)
+    images, given, truth, sites = zip(*drawn, strict=True)
+    return HospitalImages(np.stack(images), np.stack(given), np.stack(truth), np.array(sites))
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
 
 
-def _hospital_image(task: tuple[int, int, int]) -> tuple[NDArray[np.uint8], Floats, Floats]:
+def _hospital_image(task: tuple[int, int, int]) -> tuple[NDArray[np.uint8], Floats, Floats, str]:
     from radia.synthetic.anatomy import sample_body, sample_pose
     from radia.synthetic.labelling import given_labels
     from radia.synthetic.phantom import radiograph, to_uint8
@@ -127,12 +128,13 @@ def _hospital_image(task: tuple[int, int, int]) -> tuple[NDArray[np.uint8], Floa
 
     seed, index, side = task
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(7, index)))
-    population = populations()["HSH" if rng.random() < 0.55 else "CGC"]
+    site = "HSH" if rng.random() < 0.55 else "CGC"
+    population = populations()[site]
     body = sample_body(rng, sex="F" if rng.random() < 0.49 else "M", age=sample_age(rng, population))
     pose, signs = sample_pose(rng, bedside=population.bedside), sample_signs(rng, population)
     drawn = radiograph(body, pose, signs, population.look, side=side, seed=int(rng.integers(2**31)))
     given = given_labels(drawn.truth, {sign.finding: sign.severity for sign in signs}, rng)
-    return to_uint8(drawn.pixels), given.values, drawn.truth
+    return to_uint8(drawn.pixels), given.values, drawn.truth, site
 
 
 def _base(size: Size, threads: int, workers: int, tell: Progress) -> Any:
@@ -246,9 +248,9 @@ def _targets(
     policy = LabelSettings()
     targets, weights = training_targets(labels, policy.uncertain_by_finding, default=policy.uncertain)
     if doubt is not None:
-        taken = np.where(doubt["given"] == 1, 1 - doubt["probability"], doubt["probability"])
-        wide = doubt.assign(present=taken).pivot(index="id", columns="finding", values="present")
-        present = wide.loc[[str(row) for row in np.flatnonzero(train)], list(FINDINGS)].to_numpy()
+        from radia.suspects import present_by_study
+
+        present = present_by_study(doubt).loc[[str(row) for row in np.flatnonzero(train)], list(FINDINGS)].to_numpy()
         targets[train], weights[train] = with_doubt(targets[train], weights[train], present, soft=soft, weigh=weigh)
     return targets.astype(np.float64), weights.astype(np.float64)
 

@@ -192,6 +192,16 @@ def study_order(suspects: pd.DataFrame) -> pd.DataFrame:
     return order.sort_values("expected_wrong", ascending=False, kind="stable").reset_index()
 
 
+def present_by_study(suspects: pd.DataFrame) -> pd.DataFrame:
+    """P(truly present), indexed by study with the findings as columns, from what find_suspects says of every label."""
+    taken = np.where(
+        suspects["given"] == UNCERTAIN, suspects["finding"].map(UNCERTAIN_AS).fillna(0.0), suspects["given"]
+    )
+    chance = np.where(taken == 1, 1 - suspects["probability"], suspects["probability"])
+    cells = suspects.assign(present=chance)
+    return cells.pivot(index="id", columns="finding", values="present").rename_axis(index="study", columns=None)
+
+
 def present_probability(known: Evidence, truth: FloatArray, *, seed: int, draws: int = 48) -> FloatArray:
     """P(truly present) [n, f]: the mean over posterior draws after the reads, truth [n, f] with NaN where unread."""
     rows = np.flatnonzero((~np.isnan(truth)).any(axis=1))

@@ -83,7 +83,7 @@ def suspects(run: Run) -> Outcome:
     """Ranks the given labels of the snapshot by how likely they are wrong."""
     import pandas as pd
 
-    from radia.suspects import find_suspects, out_of_fold
+    from radia.suspects import find_suspects, out_of_fold, present_by_study
 
     site, frozen = run.workspace, current_snapshot(run)
     target = site.suspects / "suspects.parquet"
@@ -104,7 +104,8 @@ def suspects(run: Run) -> Outcome:
             folder.mkdir()
             ranked.to_parquet(folder / "suspects.parquet", index=False)
             by_study.rename_axis("study").reset_index().to_parquet(folder / "probabilities.parquet", index=False)
-            _present(ranked).to_parquet(folder / "present.parquet", index=False)
+            present = present_by_study(ranked)[list(FINDINGS)].reset_index()
+            present.to_parquet(folder / "present.parquet", index=False)
         likely = int((ranked["probability"] > 0.5).sum())
         return {"suspects": digests.of_file(target)}, {"labels": len(ranked), "likely_wrong": likely}
 
@@ -535,18 +536,6 @@ def _training_reads(site: Workspace, frozen: Snapshot, *, beside: Sequence[str] 
     outside = set(images.loc[images["split"] != "test", "study"])
     kept = reads[reads["study"].isin(outside)].set_index("study")[[*FINDINGS, *beside]]
     return kept if len(kept) else None
-
-
-def _present(ranked: pd.DataFrame) -> pd.DataFrame:
-    """P(truly present) by study, from the probability that a label is wrong: `study` and the findings."""
-    import numpy as np
-
-    from radia.suspects import UNCERTAIN_AS
-
-    taken = np.where(ranked["given"] == -1, ranked["finding"].map(UNCERTAIN_AS).fillna(0.0), ranked["given"])
-    cells = ranked.assign(present=np.where(taken == 1, 1 - ranked["probability"], ranked["probability"]))
-    wide = cells.pivot(index="id", columns="finding", values="present").rename_axis(index="study", columns=None)
-    return wide[list(FINDINGS)].reset_index()
 
 
 def _doubted(
