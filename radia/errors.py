@@ -79,6 +79,10 @@ class KeyFileError(RadiaError):
     """The pseudonymisation key is missing, unreadable by its owner alone, or another one than the archive's."""
 
 
+class StoreError(RadiaError):
+    """A PACS did not take what was sent to it, or none is set up."""
+
+
 class AccountError(RadiaError):
     """An account of the web app cannot be made or changed as asked."""
 

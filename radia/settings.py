@@ -304,6 +304,16 @@ class MonitorSettings(Section):
     retrain_days: int = Field(365, ge=1, description="and when the model has been in use for longer")
 
 
+class StoreSettings(Section):
+    """The PACS that structured reports and images with heat maps are sent to (C-STORE)."""
+
+    host: str
+    port: int = Field(104, ge=1, le=65535)
+    ae_title: str = Field(min_length=1, max_length=16, description="of the PACS")
+    calling_ae_title: str = Field("RADIA", min_length=1, max_length=16)
+    timeout_seconds: float = Field(30, gt=0)
+
+
 class WebSettings(Section):
     """The web app: who is let in, and how much one request may bring."""
 
@@ -316,6 +326,7 @@ class WebSettings(Section):
     sign_in_attempts: int = Field(5, ge=1, description="wrong passwords of a name from one address, then it waits")
     sign_in_minutes: int = Field(15, ge=1, description="how long it waits")
     upload_mb: int = Field(128, ge=1, description="the most that one request may bring")
+    pacs: StoreSettings | None = Field(None, description="where a lead may send reports to; none: nowhere")
 
 
 class Settings(Section):

@@ -8,6 +8,8 @@
 //                 higher, one byte each, or two with the low one first
 //   data-rows, data-columns, data-bits (8 or 16), data-low, data-high (the shades shown black and white as it is meant):
 //                 on the element, or as the answer's headers X-Film-Rows, X-Film-Columns, X-Film-Bits, X-Film-Low, X-Film-High
+//   A page that has the film already sets element.film = {bytes, rows, columns, bits, low, high} instead, and says so by an
+//   event `film` on the element, which also begins a viewer that was not there when the page was loaded.
 //   <button type="button" data-viewer="in|out|invert|reset|pan|contrast|softer|brighter|darker" data-for="film">
 // What it says: data-state (loading, ready, failed) and, once ready, data-level, data-width, data-zoom, data-inverted on
 // the element; an event `viewer` on every change. `pan` is a switch (aria-pressed): dragging moves the film, not the window.
@@ -35,9 +37,11 @@ class Viewer {
   }
 
   async load() {
-    const source = this.element.dataset.film, fact = {};
+    const source = this.element.dataset.film, given = this.element.film, fact = {};
     let bytes, headers = null;
-    if (source.startsWith("data:")) {
+    if (given) {
+      bytes = given.bytes;
+    } else if (source.startsWith("data:")) {
       bytes = Uint8Array.from(atob(source.slice(source.indexOf(",") + 1)), (letter) => letter.charCodeAt(0));
     } else {
       const answer = await fetch(source, { credentials: "same-origin" });
@@ -46,7 +50,7 @@ class Viewer {
       bytes = new Uint8Array(await answer.arrayBuffer());
     }
     for (const name of ["rows", "columns", "bits", "low", "high"]) {
-      fact[name] = Number(headers?.get(`X-Film-${name}`) ?? this.element.dataset[name]);
+      fact[name] = Number(given?.[name] ?? headers?.get(`X-Film-${name}`) ?? this.element.dataset[name]);
     }
     this.rows = fact.rows; this.columns = fact.columns; this.low = fact.low; this.high = fact.high;
     this.shades = fact.bits === 8 ? bytes : new Uint16Array(bytes.buffer, 0, bytes.length >> 1);
@@ -194,9 +198,13 @@ class Viewer {
 
 {
   const all = new Map();
-  const begin = (element) => all.set(element, new Viewer(element));
-  document.querySelectorAll("[data-film]").forEach(begin);
+  const begin = (element) => {
+    for (const old of all.keys()) if (!old.isConnected) all.delete(old);
+    all.set(element, new Viewer(element));
+  };
+  document.querySelectorAll(".viewer[data-film]").forEach(begin);
   Viewer.current = [...all.values()][0] ?? null;
+  document.addEventListener("film", ({ target }) => { begin(target); Viewer.current = all.get(target); });
 
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.("[data-viewer]");
