@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test lint up bench lock clean
+.PHONY: setup demo test lint up bench audit fuzz lock clean
 
 setup: $(VENV)/.installed
 
@@ -30,6 +30,14 @@ up: setup  ## Dagster, MLflow and the web app on this machine
 
 bench: setup  ## every script of benchmarks/, one after the other
 	@for script in benchmarks/*.py; do echo "== $$script"; python $$script || exit 1; done
+
+audit: setup  ## known weaknesses of what the lock pins, static findings, a bill of materials
+	uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[audit]'
+	python -m tests.audit
+
+fuzz: setup  ## a million executions and more over headers, de-identification and reports
+	uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[fuzz]'
+	python -m tests.fuzz all --runs $(or $(RUNS),350000)
 
 lock:  ## versions only: no address of a package index
 	$(BIN)/uv pip compile pyproject.toml --all-extras --no-annotate --no-header --python-version 3.11 --prerelease if-necessary-or-explicit --output-file requirements.lock

@@ -1,1 +1,1 @@
-"""Coverage-guided fuzzing of what strangers' bytes reach first. `python -m tests.fuzz TARGET --runs N`, or `make fuzz`."""
+"""Fuzzing, guided by coverage, of what strangers' bytes reach first: `make fuzz`."""

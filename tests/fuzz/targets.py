@@ -7,9 +7,10 @@ is also held to its promise: what it calls clean parses, and holds no identifier
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import patch
 
 from radia.dicom import container
 from radia.dicom.deidentify import Engine
@@ -65,20 +66,14 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 }
 
 
-def seeds(target: str) -> Iterator[bytes]:
-    """Small valid inputs to start from: a generated hospital's hard files, or its reports."""
+def seeds(target: str) -> list[bytes]:
+    """Small valid inputs to start from: hard files of invented patients who share a last name, or reports."""
     if target == "report":
-        yield from _reports()
-        return
+        tables = sorted((Path(__file__).parents[1] / "spec").glob("*.txt"))
+        return [line.encode() for table in tables for line in table.read_text().splitlines() if len(line) > 20]
     from tests.spec import hard_files
     from tests.spec.hidden_places import KINDS, build
 
-    hard_files._LAST[:] = [MARK]
     syntaxes = list(hard_files.SYNTAXES)
-    for place, kind in enumerate(list(KINDS)[::3]):
-        yield build([kind], syntaxes[place % len(syntaxes)], place)[0]
-
-
-def _reports() -> Iterator[bytes]:
-    for table in sorted((Path(__file__).parents[1] / "spec").glob("*.txt")):
-        yield from (line.encode() for line in table.read_text().splitlines() if len(line) > 20)
+    with patch.object(hard_files, "_LAST", [MARK]):
+        return [build([kind], syntaxes[i % len(syntaxes)], i)[0] for i, kind in enumerate(list(KINDS)[::3])]

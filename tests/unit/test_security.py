@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import threading
 from collections.abc import Iterator
 from datetime import date
@@ -13,6 +14,10 @@ import pytest
 from radia.errors import IntakeError, SettingsError
 from radia.intake.pacs import take_pacs
 from radia.settings import PacsSettings, load_settings
+from tests.audit.check import LIST, Weakness, answered, listed, pinned
+from tests.fuzz.targets import TARGETS, seeds
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Redirecting(BaseHTTPRequestHandler):
@@ -61,3 +66,32 @@ def test_a_pacs_is_named_by_a_plain_web_address(url: str, tmp_path: Path) -> Non
     (tmp_path / "params.yaml").write_text(f"intake: {{pacs: [{{site: HND, url: '{url}'}}]}}")
     with pytest.raises(SettingsError, match=r"intake\.pacs"):
         load_settings(tmp_path / "params.yaml")
+
+
+def test_nothing_that_the_lock_pins_has_a_listed_weakness() -> None:
+    assert listed(ROOT / "requirements.lock") == []
+
+
+def test_a_pinned_version_with_a_listed_weakness_is_named(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text("Pillow==10.2.0\npydicom==3.0.1\nwerkzeug==3.0.6 # the one that mended it\n")
+    found = {(weakness.package, weakness.version, weakness.advisory) for weakness in listed(tmp_path / "lock")}
+    assert found == {("pillow", "10.2.0", "CVE-2024-28219"), ("pillow", "10.2.0", "CVE-2025-48379")}
+
+
+def test_every_listed_weakness_is_of_a_package_that_is_pinned() -> None:
+    with LIST.open() as file:
+        assert {row["package"] for row in csv.DictReader(file)} <= pinned(ROOT / "requirements.lock").keys()
+
+
+def test_packages_that_the_database_skipped_do_not_count_as_audited() -> None:
+    skipped: dict[str, list[dict[str, object]]] = {"dependencies": [{"name": "pillow", "skip_reason": "not found"}]}
+    known = {"name": "pillow", "version": "10.2.0", "vulns": [{"id": "X-1", "description": "a\nb"}]}
+    assert answered(skipped) is None
+    assert answered({"dependencies": [known]}) == [Weakness("pillow", "10.2.0", "X-1", "a b")]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_seeds_of_the_fuzzer_pass_and_noise_is_no_crash(target: str) -> None:
+    for seed in seeds(target)[::9]:
+        for raw in (seed, seed[: len(seed) // 2], bytes(reversed(seed)), seed[:200] + bytes(40) + seed[240:]):
+            TARGETS[target](raw)
