@@ -4,6 +4,9 @@ Grad-CAM (Selvaraju et al., ICCV 2017) weighs each map of features by the mean g
 model's head is linear over average-pooled maps, so that gradient is the head's own weight divided by the number of
 cells, and all findings' maps come from one forward pass: relu(sum_c w_kc A_c), equal to Grad-CAM up to that number.
 With PCAM pooling the gradient is the head's weight times one number an image and finding, known in closed form.
+
+A map explains what the probability is made of: where a model averages over moved copies of an image, the map is the
+mean of theirs, each moved back; where it averages networks, each one's map counts as the joint logit changes with it.
 """
 
 from __future__ import annotations
@@ -16,15 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from radia.model import ChestModel, to_input
-from radia.predict import as_tensor, evaluating, predict
+from radia.model import ChestModel
+from radia.predict import as_tensor, evaluating, looks
 
 
 class GradCam(NamedTuple):
     """logits: [n, findings]. maps: [n, findings, h, w], ≥ 0, in units of the logit. pooled: [n, channels] features.
 
-    With average pooling and before the ReLU, a map's mean plus the head's bias is the logit: a cell's value is what it
-    speaks for the finding.
+    With average pooling, one view and before the ReLU, a map's mean plus the head's bias is the logit: a cell's value
+    is what it speaks for the finding.
     """
 
     logits: NDArray[np.float32]
@@ -33,16 +36,17 @@ class GradCam(NamedTuple):
 
 
 def grad_cam(model: ChestModel, pixels: NDArray[np.uint8] | Tensor) -> GradCam:
-    """The maps of all findings at once, for uint8 images [n, rows, columns], in one forward pass."""
+    """The maps of all findings at once, for uint8 images [n, rows, columns], in one forward pass a view."""
     device = next(model.parameters()).device
+    logits, maps, pooled = [], [], []
     with torch.inference_mode(), evaluating(model):
-        features = model.features(to_input(as_tensor(pixels, device), model.preprocessing))
-        logits = model.judge(features)
-        maps = torch.einsum("fc,nchw->nfhw", model.head.weight, features)
-        if model.pooling == "pcam":
-            maps = maps * _pcam_gradient(maps + model.head.bias.view(1, -1, 1, 1), logits)
-        pooled = features.float().mean(dim=(2, 3))
-        return GradCam(logits.cpu().numpy(), maps.relu().cpu().numpy(), pooled.cpu().numpy())
+        for moved, features in looks(model, as_tensor(pixels, device)):
+            said, heat = _of_view(model, features)
+            logits.append(said)
+            maps.append(heat if moved is None else _moved_back(heat, moved.affine))
+            pooled.append(features.float().mean(dim=(2, 3)))
+        mean = (torch.stack(logits).mean(0), torch.stack(maps).mean(0).relu(), torch.stack(pooled).mean(0))
+        return GradCam(*(values.cpu().numpy() for values in mean))
 
 
 class Explained(NamedTuple):
@@ -54,18 +58,35 @@ class Explained(NamedTuple):
 
 
 def explained(model: ChestModel, pixels: NDArray[np.uint8]) -> Explained:
-    """Probabilities, features and maps of uint8 images [n, rows, columns]; in one forward pass where there is one view.
-
-    A model that averages views is asked for each of them; its maps are of the image as it stands.
-    """
-    if model.views > 1:
-        predicted = predict(model, pixels)
-        return Explained(predicted.probabilities, predicted.features, grad_cam(model, pixels).maps)
+    """Probabilities, features and maps of uint8 images [n, rows, columns], in one forward pass a view."""
     seen = grad_cam(model, pixels)
     with torch.inference_mode():
         device = next(model.parameters()).device
         probabilities = model.probabilities(torch.from_numpy(seen.logits).to(device)).cpu().numpy()
     return Explained(probabilities, seen.pooled, seen.maps)
+
+
+def _of_view(model: ChestModel, features: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits [n, findings], and what each place adds to them, [n, findings, h, w], over all networks of the model."""
+    each = [(model.pooled_logits(*part), *part) for part in model.parts(features)]
+    maps = [_of_network(model, *part) for part in each]
+    if model.ranks is None:
+        return each[0][0], maps[0]
+    logits, steep = model.ranks.joint(torch.stack([part[0] for part in each]))
+    return logits + model.head.bias, (torch.stack(maps) * steep[..., None, None]).sum(0)
+
+
+def _of_network(model: ChestModel, logits: Tensor, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    maps = torch.einsum("fc,nchw->nfhw", weight, features)
+    return maps * _pcam_gradient(maps + bias.view(1, -1, 1, 1), logits) if model.pooling == "pcam" else maps
+
+
+def _moved_back(maps: Tensor, affine: Tensor) -> Tensor:
+    """Maps [n, f, h, w] of images moved by affine [n, 2, 3] as they lie on the images themselves; 0 where none does."""
+    turned = torch.linalg.inv(affine[:, :, :2])
+    back = torch.cat([turned, -turned @ affine[:, :, 2:]], dim=2)
+    grid = functional.affine_grid(back, list(maps.shape), align_corners=False)
+    return functional.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def _pcam_gradient(maps: Tensor, logits: Tensor) -> Tensor:

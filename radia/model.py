@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from torchvision.models import DenseNet, convnext_tiny, vit_b_16
 
 from radia.errors import CheckpointError
 from radia.findings import FINDINGS, ancestors
+from radia.members import RankMean, SideBySide
 from radia.workspace import written_whole
 
 POOLINGS = ("average", "pcam")
@@ -116,10 +118,12 @@ class ChestModel(nn.Module):
     pooling: `average` over the image, or `pcam`, where each finding's own probability map weighs the places (Ye et
     al. 2020). tree: a logit speaks of a finding among images that have what stands above it in CheXpert's tree, and
     probabilities multiply down the tree (Pham et al. 2019). views: how many slightly moved copies of an image are
-    looked at, whose logits are averaged (never a mirrored one).
+    looked at, whose logits are averaged (never a mirrored one). members: networks side by side, whose ranks are
+    averaged; the head's weight then holds theirs one after the other, and its bias is added to what they say together.
     """
 
     temperature: Tensor
+    ranks: RankMean | None
 
     def __init__(
         self,
@@ -132,6 +136,7 @@ class ChestModel(nn.Module):
         *,
         tree: bool = False,
         views: int = 1,
+        members: int = 1,
     ) -> None:
         super().__init__()
         self.tree = tree
@@ -142,12 +147,13 @@ class ChestModel(nn.Module):
         self.preprocessing = preprocessing
         self.trunk = trunk
         self.head = nn.Linear(channels, len(findings))
+        self.ranks = RankMean(members, len(findings)) if members > 1 else None
         self.register_buffer("temperature", torch.ones(()))
 
     @property
     def members(self) -> int:
         """How many networks it averages."""
-        return len(self.trunk.trunks) if isinstance(self.trunk, SideBySide) else 1
+        return 1 if self.ranks is None else len(self.ranks.bias)
 
     def features(self, x: Tensor) -> Tensor:
         """Maps of features after the last ReLU, [n, channels, h, w], from model input [n, 1, side, side]."""
@@ -163,11 +169,24 @@ class ChestModel(nn.Module):
 
     def judge(self, features: Tensor) -> Tensor:
         """Logits [n, findings] of maps of features [n, channels, h, w]."""
+        if self.ranks is None:
+            return self.pooled_logits(*self.parts(features)[0])
+        together: Tensor = self.ranks(torch.stack([self.pooled_logits(*part) for part in self.parts(features)]))
+        return together + self.head.bias
+
+    def parts(self, features: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Each network's maps [n, channels, h, w], and the weight [findings, channels] and bias [findings] it has."""
+        if self.ranks is None:
+            return [(features, self.head.weight, self.head.bias)]
+        maps, weights = features.chunk(self.members, dim=1), self.head.weight.chunk(self.members, dim=1)
+        return list(zip(maps, weights, self.ranks.bias, strict=True))
+
+    def pooled_logits(self, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Logits [n, findings] of one network."""
         if self.pooling == "average":
-            average: Tensor = self.head(features.mean(dim=(2, 3)))
-            return average
+            return functional.linear(features.mean(dim=(2, 3)), weight, bias)
         # a linear head and weights that sum to one change places: pool the head's map instead of the features
-        maps = torch.einsum("fc,nchw->nfhw", self.head.weight, features) + self.head.bias.view(1, -1, 1, 1)
+        maps = torch.einsum("fc,nchw->nfhw", weight, features) + bias.view(1, -1, 1, 1)
         attention = torch.sigmoid(maps)
         return (attention * maps).sum((2, 3)) / attention.sum((2, 3))
 
@@ -197,7 +216,7 @@ def build(
     tree: bool = False,
     views: int = 1,
 ) -> ChestModel:
-    """A model with random weights; the same seed gives the same weights. members: networks side by side (averaged).
+    """A model with random weights; the same seed gives the same weights. members: networks side by side.
 
     Raises CheckpointError for a backbone or a pooling that is not known.
     """
@@ -212,39 +231,42 @@ def build(
         if members > 1:
             trunk = SideBySide([trunk, *(architecture.trunk()[0] for _ in range(members - 1))])
         how = preprocessing or Preprocessing(architecture.side)
-        return ChestModel(backbone, trunk, channels * members, findings, how, pooling, tree=tree, views=views)
+        size = channels * members
+        return ChestModel(backbone, trunk, size, findings, how, pooling, tree=tree, views=views, members=members)
 
 
-def averaged(models: Sequence[ChestModel], *, offset: Tensor, scale: Tensor) -> ChestModel:
-    """One network whose logits are the mean of the models' (logit - offset) / scale, each [models, findings].
+def together(models: Sequence[ChestModel], logits: Tensor) -> ChestModel:
+    """One model of several alike but for their weights: their ranks averaged, told by these reference images.
 
-    The models' features stand side by side, so that heat maps explain the ensemble as they do a single network.
-    Raises CheckpointError where pooling is not the average: only then is the mean of heads a head.
+    logits: what each says of the reference images, [models, n, findings]. Heat maps, checkpoints and serving treat it
+    as they do a single network. Raises CheckpointError where the models are not of one kind.
     """
     first = models[0]
-    if any(model.pooling != "average" or model.tree for model in models):
-        raise CheckpointError("an ensemble needs average pooling and no tree of findings")
-    trunk = SideBySide([model.trunk for model in models])
-    channels = sum(model.head.in_features for model in models)
-    whole = ChestModel(first.backbone, trunk, channels, first.findings, first.preprocessing, views=first.views)
+    kinds = {(m.backbone, m.findings, m.preprocessing, m.pooling, m.tree, m.views, m.members) for m in models}
+    if len(kinds) > 1 or first.members > 1:
+        raise CheckpointError("an ensemble is made of single networks of one kind: same backbone, findings and input")
+    trunk, channels = SideBySide([model.trunk for model in models]), first.head.in_features * len(models)
+    known = (first.findings, first.preprocessing, first.pooling)
+    shape: Any = {"tree": first.tree, "views": first.views, "members": len(models)}
+    whole = ChestModel(first.backbone, trunk, channels, *known, **shape)
     with torch.no_grad():
-        weights = [model.head.weight / k[:, None] for model, k in zip(models, scale, strict=True)]
-        biases = [(model.head.bias - o) / k for model, o, k in zip(models, offset, scale, strict=True)]
-        whole.head.weight.copy_(torch.cat(weights, dim=1) / len(models))
-        whole.head.bias.copy_(torch.stack(biases).mean(0))
+        whole.head.weight.copy_(torch.cat([model.head.weight for model in models], dim=1))
+        whole.head.bias.zero_()
+    whole.ranks = RankMean.of([model.head.bias for model in models], logits)
     return whole.eval()
 
 
-class SideBySide(nn.Module):
-    """The maps of several trunks, one after the other along the channels."""
-
-    def __init__(self, trunks: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.trunks = nn.ModuleList(trunks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps [n, channels of all, h, w]."""
-        return torch.cat([trunk(x) for trunk in self.trunks], dim=1)
+def member(model: ChestModel, number: int) -> ChestModel:
+    """A copy of one network of an ensemble, or of the model itself where it is none."""
+    if not isinstance(model.trunk, SideBySide) or model.ranks is None:
+        return deepcopy(model)
+    trunk, channels = deepcopy(model.trunk.trunks[number]), model.head.in_features // model.members
+    known = (model.findings, model.preprocessing, model.pooling)
+    one = ChestModel(model.backbone, trunk, channels, *known, tree=model.tree, views=model.views)
+    with torch.no_grad():
+        one.head.weight.copy_(model.head.weight.chunk(model.members, dim=1)[number])
+        one.head.bias.copy_(model.ranks.bias[number])
+    return one
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from radia.model import ChestModel, to_input, view
+from radia.model import Augmentation, ChestModel, to_input, view
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,8 @@ def predict(
     precision = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=fast)
     with torch.inference_mode(), evaluating(model), precision:
         for batch in _batches(images, batch_size):
-            pixels, logits, pooled = as_tensor(batch, device), [], []
-            for number in range(model.views):
-                moved = view(number, len(pixels), device)
-                maps = model.features(to_input(pixels, model.preprocessing, moved))
+            logits, pooled = [], []
+            for _, maps in looks(model, as_tensor(batch, device)):
                 logits.append(model.judge(maps).float())
                 pooled.append(maps.float().mean(dim=(2, 3)))
             probabilities.append(model.probabilities(torch.stack(logits).mean(0)).cpu().numpy())
@@ -54,6 +52,13 @@ def predict(
         channels = model.head.in_features
         return Predictions(np.empty((0, len(model.findings)), np.float32), np.empty((0, channels), np.float32))
     return Predictions(np.concatenate(probabilities), np.concatenate(features))
+
+
+def looks(model: ChestModel, pixels: Tensor) -> Iterator[tuple[Augmentation | None, Tensor]]:
+    """Each of the model's views of uint8 images [n, rows, columns]: how they are moved in it, and maps of features."""
+    for number in range(model.views):
+        moved = view(number, len(pixels), pixels.device)
+        yield moved, model.features(to_input(pixels, model.preprocessing, moved))
 
 
 @contextmanager

@@ -234,7 +234,17 @@ class FinetuneSettings(Section):
     finding_weights: dict[str, float] = Field({}, description="weight of a finding in the loss; 1 where none is given")
     tree: bool = Field(False, description="findings below others in CheXpert's tree are learnt where those are present")
     views: int = Field(1, ge=1, le=5, description="slightly moved copies of an image that the model averages over")
+    folds: int = Field(1, ge=1, le=20, description="networks of an ensemble, each without a fold of patients; 1: none")
     balanced: bool = Field(False, description="every site is drawn as often as every other, and every patient of it")
+
+
+class TrainSettings(Section):
+    """Who trains: this process, several of this machine (a GPU each), or workers of Ray Train on many machines."""
+
+    backend: Literal["processes", "ray"] = "processes"
+    workers: int = Field(1, ge=0, description="that share each batch; 0: one a GPU")
+    ray_address: str = Field("", description="of a Ray cluster that sees the data folder; empty: started here")
+    restarts: int = Field(2, ge=0, description="how often all go on from the last epoch after one died")
 
 
 class StandInSettings(Section):
@@ -344,6 +354,7 @@ class Settings(Section):
     suspects: SuspectSettings = SuspectSettings()
     reads: ReadSettings = ReadSettings()
     finetune: FinetuneSettings = FinetuneSettings()
+    train: TrainSettings = TrainSettings()
     stand_in: StandInSettings = StandInSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     gate: GateSettings = GateSettings()

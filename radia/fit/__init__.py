@@ -7,7 +7,8 @@ as a folder of files, for another machine or for Ray). Imports no orchestration:
 """
 
 from radia.fit.draws import balanced
+from radia.fit.folds import fit_folds
 from radia.fit.loop import FitResult, fit
 from radia.fit.validation import Judge
 
-__all__ = ["FitResult", "Judge", "balanced", "fit"]
+__all__ = ["FitResult", "Judge", "balanced", "fit", "fit_folds"]

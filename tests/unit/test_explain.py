@@ -63,6 +63,41 @@ def test_a_map_speaks_in_the_logits_units() -> None:
     assert np.allclose(maps.mean((2, 3)) + model.head.bias.detach().numpy(), logits, atol=1e-4)
 
 
+class Darkness(torch.nn.Module):
+    """A trunk whose one map is the image itself, brighter than the mean or nothing, in cells of four pixels."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d(x, 4)
+
+
+def test_maps_of_moved_views_are_moved_back_to_where_the_image_has_it() -> None:
+    maps = {}
+    spot = np.zeros((1, 128, 128), np.uint8)
+    spot[0, 20:32, 88:100] = 255  # far from the middle, where turning moves most
+    for views in (1, 5):
+        model = ChestModel("densenet-slim", Darkness(), 1, ("Edema",), Preprocessing(128, 0.0, 1.0), views=views)
+        with torch.no_grad():
+            model.head.weight.fill_(1.0)
+        maps[views] = grad_cam(model, spot).maps[0, 0]
+    assert np.unravel_index(maps[5].argmax(), (32, 32)) in [
+        (row, column) for row in (5, 6, 7) for column in (22, 23, 24)
+    ]
+    assert maps[5][5:8, 22:25].sum() > 0.8 * maps[1].sum()  # left where each view has it: 0.68
+    assert maps[5].sum() == pytest.approx(maps[1].sum(), rel=0.05)
+
+
+@pytest.mark.parametrize("views", [1, 3])
+def test_a_map_explains_the_probability_that_is_given(views: int) -> None:
+    model = build("densenet-slim", preprocessing=Preprocessing(64), seed=2, views=views).eval()
+    predicted, seen = predict(model, IMAGES), explained(model, IMAGES)
+    assert np.allclose(seen.probabilities, predicted.probabilities, atol=1e-5)
+    assert np.allclose(seen.features, predicted.features, atol=1e-5)
+    assert (
+        np.abs(seen.maps - grad_cam(build("densenet-slim", preprocessing=Preprocessing(64), seed=2), IMAGES).maps)
+        > 1e-4
+    ).any() == (views > 1)
+
+
 def test_upsampled_maps_peak_at_one_where_the_small_one_does() -> None:
     maps = np.zeros((1, 2, 4, 4), np.float32)
     maps[0, 0, 1, 2] = 0.3

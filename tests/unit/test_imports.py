@@ -23,6 +23,7 @@ HOMES = {
     "cleanlab": ("radia/suspects.py",),
     "torch": (
         "radia/model.py",
+        "radia/members.py",
         "radia/fit/",
         "radia/predict.py",
         "radia/explain.py",
@@ -37,6 +38,7 @@ HOMES = {
 }
 ALONE = (
     "radia/model.py",
+    "radia/members.py",
     "radia/predict.py",
     "radia/explain.py",
     *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("radia/fit/*.py")),

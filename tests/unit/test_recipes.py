@@ -18,7 +18,6 @@ from radia.fit.memory import bytes_an_image, images_at_once
 from radia.model import (
     BACKBONES,
     Preprocessing,
-    averaged,
     build,
     describe,
     load_checkpoint,
@@ -90,19 +89,6 @@ def test_views_are_the_mean_of_moved_copies(tmp_path: Path) -> None:
     assert np.allclose(predict(model, image).probabilities, expected, atol=1e-5)
     save_checkpoint(tmp_path / "model", model, describe(model))
     assert load_checkpoint(tmp_path / "model")[0].views == 3
-
-
-def test_networks_side_by_side_give_the_mean_of_their_logits(tmp_path: Path) -> None:
-    models = [build("densenet-slim", preprocessing=Preprocessing(32), seed=seed).eval() for seed in range(2)]
-    offset, scale = torch.zeros(2, 14), torch.full((2, 14), 2.0)
-    whole, x = averaged(models, offset=offset, scale=scale), torch.randn(2, 1, 32, 32)
-    with torch.no_grad():
-        assert torch.allclose(whole(x), (models[0](x) + models[1](x)) / 4, atol=1e-5)
-    save_checkpoint(tmp_path / "model", whole, describe(whole))
-    again, checkpoint = load_checkpoint(tmp_path / "model")
-    assert checkpoint.members == 2
-    with torch.no_grad():
-        assert torch.allclose(again(x), whole(x))
 
 
 def test_memory_that_is_short_halves_what_is_done_at_once() -> None:
