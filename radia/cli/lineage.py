@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from radia.cli.frame import ANY_PATH, EXISTING_FILE, main, opened, prints
 @click.argument("kind", type=click.Choice(["model", "image", "patient", "batch", "person", "event"]))
 @click.argument("identifier")
 @click.option("--html", type=ANY_PATH, help="Write a page instead.")
-@prints
-def trace(kind: str, identifier: str, html: Path | None) -> tuple[object, str]:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def trace(kind: str, identifier: str, html: Path | None, as_json: bool) -> None:
     """Where a model, an image, a patient or a batch came from and went; what a person did; what an event led to."""
     from radia import steps
     from radia import trace as lineage
@@ -26,11 +27,16 @@ def trace(kind: str, identifier: str, html: Path | None) -> tuple[object, str]:
     with opened() as site:
         tree = steps.trace(site, kind, identifier)
         dagster = site.settings.notify.page
-    if html is None:
-        return lineage.to_json(tree), lineage.render_text(tree)
-    with written_whole(html) as partial:
-        partial.write_text(to_html(tree, Links.of(dagster, mlflow_page())), encoding="utf-8")
-    return {"html": str(html)}, f"written: {html}"
+    if html is not None:
+        with written_whole(html) as partial:
+            partial.write_text(to_html(tree, Links.of(dagster, mlflow_page())), encoding="utf-8")
+        click.echo(json.dumps({"html": str(html)}) if as_json else f"written: {html}")
+    elif as_json:
+        for piece in lineage.write_json(tree):  # a model's million images: never as one text
+            click.echo(piece, nl=False)
+        click.echo()
+    else:
+        click.echo(lineage.render_text(tree))
 
 
 @main.group()

@@ -12,8 +12,14 @@ from typing import Any, Self
 
 from radia.errors import LedgerError
 
-FORMAT = 1
-"""The version of the tables and of the events. A ledger of a later one is refused, not guessed at."""
+FORMAT = 2
+"""The version of the tables and of the events. A ledger of a later one is refused, not guessed at.
+
+Since 2 an event is also found by the people that its parameters name; events of format 1 stay as they are.
+"""
+
+ROLES = ("approver", "reader", "person")
+"""Parameters that name a person: by whose word something happened, where a service account wrote it down."""
 
 GENESIS = "0" * 64
 """The hash before the first event."""
@@ -101,6 +107,11 @@ class Event:
         """This event's place in the chain."""
         return Anchor(self.sequence, self.hash)
 
+    @property
+    def people(self) -> list[str]:
+        """The people that it names beside the account that wrote it: an approver, a reader, who asked."""
+        return _people_in(self.parameters)
+
 
 def canonical(value: object) -> str:
     """Canonical JSON: sorted keys, no spaces, UTF-8. Raises LedgerError for what JSON cannot hold exactly.
@@ -134,7 +145,14 @@ def terms_of(entry: Mapping[str, Any]) -> list[str]:
         if table:
             terms.update(table)
             terms.update(table.values())
+    if entry["format"] >= 2:
+        terms.update(_people_in(entry.get("parameters", {})))
     return sorted(terms)
+
+
+def _people_in(parameters: Mapping[str, Any]) -> list[str]:
+    named = (parameters.get(role) for role in ROLES)
+    return list(dict.fromkeys(person for person in named if isinstance(person, str) and person))
 
 
 def event_of(body: str, previous: str, hash_: str) -> Event:

@@ -19,6 +19,7 @@ from radia.errors import ChainBroken, LedgerError
 from radia.ledger.code import code_version
 from radia.ledger.events import (
     FORMAT,
+    Action,
     Anchor,
     Event,
     canonical,
@@ -38,6 +39,7 @@ from radia.ledger.tables import (
     METADATA,
     head_of,
     postgresql_guards,
+    refuse_writing,
     reported,
     set_up_sqlite,
     sqlite_guards,
@@ -75,6 +77,8 @@ class Ledger:
             self._engine = sa.create_engine(parsed, **options)
             if self._sqlite:
                 sa.event.listen(self._engine, "connect", set_up_sqlite)
+                if read_only:
+                    sa.event.listen(self._engine, "connect", refuse_writing)
             self._open(read_only)
 
     def close(self) -> None:
@@ -145,24 +149,42 @@ class Ledger:
     ) -> list[Event]:
         """The events that meet every condition given, in order.
 
-        term: a digest, a subject, or the name of an input or output. after: only events with a higher sequence.
+        term: a digest, a subject, a person that the event names, or the name of an input or output. after: only events
+        with a higher sequence.
         """
-        actions = [action] if isinstance(action, str) else list(action) if action is not None else None
-        query = sa.select(*stored_columns())
-        if term is None:
-            place: sa.ColumnElement[int] = EVENTS.c.sequence
-            if actions is not None:
-                query = query.where(EVENTS.c.action.in_(actions))
-        else:
-            place = MENTIONS.c.sequence
-            query = query.join(MENTIONS, MENTIONS.c.sequence == EVENTS.c.sequence).where(MENTIONS.c.term == term)
-            if actions is not None:
-                query = query.where(MENTIONS.c.action.in_(actions))
-        if actor is not None:
-            query = query.where(EVENTS.c.actor == actor)
-        query = query.where(place > after).order_by(place.desc() if newest_first else place).limit(limit)
+        query = _chosen(action, actor, term, after, newest_first).limit(limit)
         with self._reading() as connection:
             return [event_of(*row) for row in connection.execute(query)]
+
+    def each(
+        self,
+        *,
+        action: str | Sequence[str] | None = None,
+        actor: str | None = None,
+        term: str | None = None,
+        after: int = 0,
+    ) -> Iterator[Event]:
+        """The same one by one, in order, for more events than memory should hold."""
+        query = _chosen(action, actor, term, after, newest_first=False)
+        with self._reading() as connection:
+            for row in connection.execute(query, execution_options={"yield_per": 1000}):
+                yield event_of(*row)
+
+    def of_person(self, person: str) -> dict[Action, list[int]]:
+        """The numbers of the events that a person wrote or that name the person, by action, in order."""
+        own = sa.select(EVENTS.c.action, EVENTS.c.sequence).where(EVENTS.c.actor == person)
+        named = sa.select(MENTIONS.c.action, MENTIONS.c.sequence).where(MENTIONS.c.term == person)
+        found: dict[Action, list[int]] = {}
+        with self._reading() as connection:
+            for action, sequence in connection.execute(sa.union(own, named).order_by("sequence")):
+                found.setdefault(Action(action), []).append(sequence)
+        return found
+
+    def people(self) -> list[str]:
+        """Who wrote events, by name."""
+        with self._reading() as connection:
+            found = {name for (name,) in connection.execute(sa.select(EVENTS.c.actor).distinct())}
+        return sorted(found)
 
     def event(self, sequence: int) -> Event:
         """One event by its number. Raises LedgerError."""
@@ -221,10 +243,18 @@ class Ledger:
                 raise LedgerError("the database holds no ledger")
             with self._writing() as connection:
                 self._create(connection)
-        with self._reading() as connection:
-            version = connection.execute(sa.select(sa.func.max(FORMATS.c.version))).scalar()
-        if version != FORMAT:
+        version = self._format()
+        if version > FORMAT:
             raise LedgerError(f"the ledger is of version {version}, this RADIA knows {FORMAT}: use a newer RADIA")
+        if version < FORMAT and not read_only:
+            with self._writing() as connection:
+                known = connection.execute(sa.select(sa.func.max(FORMATS.c.version))).scalar()
+                if known != FORMAT:  # an older RADIA shall refuse what this one writes
+                    connection.execute(sa.insert(FORMATS).values(version=FORMAT))
+
+    def _format(self) -> int:
+        with self._reading() as connection:
+            return int(connection.execute(sa.select(sa.func.max(FORMATS.c.version))).scalar() or 0)
 
     def _create(self, connection: Connection) -> None:
         if FORMATS.name in sa.inspect(connection).get_table_names():
@@ -331,6 +361,25 @@ class Ledger:
         if self._anchor_file is None or not self._anchor_file.is_file():
             return []
         return [Anchor.parse(self._anchor_file.read_text(encoding="ascii", errors="replace"))]
+
+
+def _chosen(
+    action: str | Sequence[str] | None, actor: str | None, term: str | None, after: int, newest_first: bool
+) -> sa.Select[Any]:
+    """The events that meet every condition, by the index of events or of mentions."""
+    actions = [action] if isinstance(action, str) else list(action) if action is not None else None
+    query = sa.select(*stored_columns())
+    if term is None:
+        place: sa.ColumnElement[int] = EVENTS.c.sequence
+        kind: sa.ColumnElement[str] = EVENTS.c.action
+    else:
+        place, kind = MENTIONS.c.sequence, MENTIONS.c.action
+        query = query.join(MENTIONS, MENTIONS.c.sequence == EVENTS.c.sequence).where(MENTIONS.c.term == term)
+    if actions is not None:
+        query = query.where(kind.in_(actions))
+    if actor is not None:
+        query = query.where(EVENTS.c.actor == actor)
+    return query.where(place > after).order_by(place.desc() if newest_first else place)
 
 
 def verify_apart(url: str, key: bytes | None, stretch: Stretch, anchors: Mapping[int, str]) -> bool:

@@ -94,6 +94,11 @@ def set_up_sqlite(connection: Any, _record: object) -> None:
     connection.execute("PRAGMA synchronous = FULL")
 
 
+def refuse_writing(connection: Any, _record: object) -> None:
+    """Whatever the code does, this connection changes nothing."""
+    connection.execute("PRAGMA query_only = ON")
+
+
 def sqlite_guards() -> list[str]:
     """Triggers that refuse every change but an addition, for SQLite."""
     refuse = "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 LEDGER_TABLE = "ledger_revision"
-BY_FORMAT = {1: "ledger_0001"}
+BY_FORMAT = {1: "ledger_0001", 2: "ledger_0002"}
 """The revision of a ledger that RADIA made itself, by the format it names: such a ledger has no revision table yet."""
 
 

@@ -17,7 +17,7 @@ from radia.trace.questions import (
     trace_patient,
     trace_person,
 )
-from radia.trace.text import SHOWN, one_line, render_text, to_json
+from radia.trace.text import SHOWN, one_line, render_text, to_json, write_json
 from radia.trace.tree import Tree
 
 __all__ = [
@@ -36,4 +36,5 @@ __all__ = [
     "trace_patient",
     "trace_person",
     "withdrawn_patients",
+    "write_json",
 ]

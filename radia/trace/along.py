@@ -13,8 +13,6 @@ CANDIDATE = "cxr-candidate"
 _MAKING = [str(action) for action in Action if action not in {"accessed", "queried", "predict", "read", "bundle"}]
 """Steps that make something from something: what lineage is followed along."""
 
-DECIDED_BY_PEOPLE = [Action.PROMOTE, Action.REJECT, Action.ROLLBACK, Action.READ, Action.WITHDRAW, Action.ERASE]
-
 
 def candidate_of(ledger: Ledger, version: str) -> tuple[str, str]:
     """The full name of a model version, and that of the candidate which it is or was copied from."""
@@ -88,12 +86,6 @@ def registered_names(ledger: Ledger) -> list[str]:
     """The newest model versions, as the nearest to one that is not known."""
     newest = ledger.events(action=[Action.REGISTER, Action.PROMOTE], newest_first=True, limit=50)
     return list(dict.fromkeys(name for event in newest for name in event.outputs if "/" in name))
-
-
-def named_people(event: Event) -> list[str]:
-    """The people that an event names beside the account that wrote it."""
-    named = (event.parameters.get(role) for role in ("approver", "reader"))
-    return [person for person in named if isinstance(person, str)]
 
 
 def withdrawn_patients(ledger: Ledger) -> frozenset[str]:

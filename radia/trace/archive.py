@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,11 +27,7 @@ class Archive:
 
     @cached_property
     def _database(self) -> Any:
-        import duckdb
-
-        database = duckdb.connect(config={"threads": 2, "autoinstall_known_extensions": False})
-        database.execute("SET enable_progress_bar = false")
-        return database
+        return _duckdb()
 
     def images(self, condition: str, *values: str) -> list[dict[str, Any]]:
         """Rows of the manifest."""
@@ -114,7 +110,7 @@ class Archive:
             f"SELECT {columns}, labels.* EXCLUDE (study) FROM read_parquet(?) AS images "  # noqa: S608
             "LEFT JOIN read_parquet(?) AS labels USING (study) ORDER BY images.image"
         )
-        files = [str(folder / "images.parquet"), str(folder / "labels.parquet")]
+        files = [list(map(str, _parts(folder / name))) for name in ("images.parquet", "labels.parquet")]
         table = self._database.sql(query, params=files).to_arrow_table()
         rows: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
         return rows
@@ -136,6 +132,34 @@ class Archive:
         cursor = self._database.execute(text, [*parameters[:before], present, *parameters[before:]])
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def rows_as_json(rows: pd.DataFrame) -> Iterator[str]:
+    """The rows of a table as JSON lists with commas between them, some thousands in a piece; NaN is null."""
+    import pyarrow as pa
+
+    table = pa.Table.from_pandas(rows, preserve_index=False)
+    if not len(table):
+        return
+    database = _duckdb()
+    database.register("rows", table)
+    names = ", ".join(
+        f"nullif(\"{column.name}\", 'nan')" if pa.types.is_floating(column.type) else f'"{column.name}"'
+        for column in table.schema
+    )
+    batches = database.sql(f"SELECT CAST(json_array({names}) AS VARCHAR) FROM rows").to_arrow_table().to_batches()  # noqa: S608
+    for place, batch in enumerate(batches):
+        yield ", " if place else ""
+        yield ", ".join(batch.column(0).to_pylist())
+
+
+def _duckdb() -> Any:
+    """A database of no file, which looks for nothing on a network."""
+    import duckdb
+
+    database = duckdb.connect(config={"threads": 2, "autoinstall_known_extensions": False})
+    database.execute("SET enable_progress_bar = false")
+    return database
 
 
 def _parts(file: Path) -> list[Path]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from radia.ledger import Action, Event, Ledger
-from radia.trace.along import models_of, named_people, withdrawn_patients
+from radia.trace.along import models_of, withdrawn_patients
 from radia.trace.archive import Archive
 from radia.trace.tree import Tree, present
 from radia.workspace import Workspace
@@ -54,7 +54,7 @@ def people_tree(events: Iterable[Event]) -> Tree:
     """Who did what in some events."""
     did: dict[str, list[str]] = {}
     for event in events:
-        for person in {event.actor, *named_people(event)}:
+        for person in {event.actor, *event.people}:
             did.setdefault(person, []).append(str(event.action))
     return Tree("people", {person: ", ".join(dict.fromkeys(actions)) for person, actions in sorted(did.items())})
 
@@ -88,8 +88,8 @@ def snapshot_tree(site: Workspace, ledger: Ledger, digest: str) -> Tree:
     facts |= {"images": len(rows), "patients": int(rows["patient"].nunique()), "studies": int(rows["study"].nunique())}
     split = {str(side): int(count) for side, count in rows["split"].value_counts().items()}
     sites = {str(name): int(count) for name, count in rows["site"].value_counts().items()}
-    withdrawn = sorted(set(rows["patient"]) & withdrawn_patients(ledger))
-    facts |= {"split": split, "sites": sites, "withdrawn since": len(withdrawn) or ""}
+    withdrawn = rows["patient"][rows["patient"].isin(withdrawn_patients(ledger))].nunique()
+    facts |= {"split": split, "sites": sites, "withdrawn since": int(withdrawn) or ""}
     images = Tree("images", {"count": len(rows)}, rows=rows)
     return Tree(f"snapshot {digest[:12]}", present(facts), (images,), event=frozen)
 

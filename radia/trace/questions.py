@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 from radia.errors import UnknownId
 from radia.ledger import Action, Event, Ledger
 from radia.trace.along import (
-    DECIDED_BY_PEOPLE,
     behind,
     beside,
     candidate_of,
     is_digest,
     models_of,
-    named_people,
     registration_of,
     snapshots_of,
 )
@@ -30,7 +28,7 @@ from radia.trace.nodes import (
     uses_of,
 )
 from radia.trace.text import SHOWN
-from radia.trace.tree import Tree, present, unknown
+from radia.trace.tree import Tree, nearest, present, unknown
 from radia.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -131,21 +129,17 @@ def trace_batch(site: Workspace, ledger: Ledger, batch: str) -> Tree:
 
 
 def trace_person(ledger: Ledger, person: str) -> Tree:
-    """What a person or an account did, approved or read, the newest first under each action. Raises UnknownId."""
-    named = [
-        event
-        for event in ledger.events(action=DECIDED_BY_PEOPLE, newest_first=True)
-        if person in named_people(event) and event.actor != person
-    ]
-    found: dict[str, list[Event]] = {}
-    for event in [*ledger.events(actor=person, newest_first=True), *named]:
-        found.setdefault(str(event.action), []).append(event)
+    """What a person or an account did, approved, read or asked, the newest first under each action. Raises UnknownId.
+
+    Also what an account wrote down on the person's word: an approval, a read, a re-identification done for them.
+    """
+    found = ledger.of_person(person)
     if not found:
-        raise UnknownId(unknown("person", "the ledger", person, ()))
-    acts = [
-        Tree(action, {"events": len(events), "last": events[0].at}, tuple(map(event_tree, events[:SHOWN])))
-        for action, events in sorted(found.items())
-    ]
+        raise UnknownId(unknown("person", "the ledger", person, nearest(person, ledger.people())))
+    acts = []
+    for action, numbers in sorted(found.items()):
+        newest = [ledger.event(number) for number in reversed(numbers[-SHOWN:])]
+        acts.append(Tree(action, {"events": len(numbers), "last": newest[0].at}, tuple(map(event_tree, newest))))
     return Tree(f"person {person}", {"events": sum(map(len, found.values()))}, tuple(acts))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from radia.ledger import Event
@@ -38,3 +39,8 @@ def unknown(what: str, where: str, _asked: str, near: Sequence[str]) -> str:
     """Says what is near and never what was asked: a real patient's id could be typed by mistake."""
     hint = f"; the nearest: {', '.join(near[:3])}" if near else "; nothing there is like it"
     return f"no {what} of this id in {where}{hint}"
+
+
+def nearest(asked: str, known: Iterable[str]) -> list[str]:
+    """The names most like one that is not known: at most three."""
+    return get_close_matches(asked, list(known), n=3, cutoff=0.5)

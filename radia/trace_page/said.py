@@ -39,9 +39,8 @@ def summary_of(event: Event) -> Mapping[str, Any]:
 
 def people_of(events: Iterable[Event]) -> list[str]:
     """Who decided (an approver, a reader), then whose account wrote it down."""
-    roles = ("approver", "reader", "person")
     events = list(events)
-    named = [who for event in events for role in roles if isinstance(who := event.parameters.get(role), str)]
+    named = [person for event in events for person in event.people]
     return list(dict.fromkeys([*named, *(event.actor for event in events)]))
 
 

@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 
 from radia.errors import ChainBroken, KeyFileError, LedgerError
-from radia.ledger import Anchor, Ledger, canonical, chain, file_digests, open_ledger, store, verify_artefacts
+from radia.ledger import (
+    Anchor,
+    Ledger,
+    canonical,
+    chain,
+    events,
+    file_digests,
+    open_ledger,
+    store,
+    verify_artefacts,
+)
 from radia.ledger.verification import stretches_of
 from radia.workspace import Workspace
 
@@ -167,6 +177,19 @@ class TestEvents:
         assert [event.sequence for event in ledger.events(newest_first=True)] == [3, 2, 1]
         assert ledger.last("intake").sequence == 1
         assert ledger.last("promote") is None
+
+    def test_of_a_person_are_those_written_by_them_and_those_done_on_their_word(self, ledger: Ledger) -> None:
+        ledger.append("intake", actor="radia")
+        ledger.append("reidentify", actor="radia", parameters={"person": "Dr Roy"}, subjects=["P1"])
+        ledger.append("read", actor="Dr Roy", parameters={"reader": "Dr Roy"})
+        ledger.append("read", actor="radia", parameters={"reader": "Dr Roy"})
+        assert ledger.of_person("Dr Roy") == {"reidentify": [2], "read": [3, 4]}
+        assert ledger.event(2).people == ["Dr Roy"]
+
+    def test_come_one_by_one_as_they_come_together(self, ledger: Ledger) -> None:
+        three_events(ledger)
+        assert list(ledger.each(after=1)) == ledger.events(after=1)
+        assert next(ledger.each(action="accessed")).sequence == 3
 
     def test_of_a_number_beyond_the_end_do_not_exist(self, ledger: Ledger) -> None:
         three_events(ledger)
@@ -352,9 +375,33 @@ class TestKeysAndAnchors:
 
 class TestOpening:
     def test_refuses_a_ledger_of_a_newer_version(self, ledger: Ledger, url: str) -> None:
-        tamper(url, "INSERT INTO ledger_format VALUES (2)")
+        tamper(url, "INSERT INTO ledger_format VALUES (3)")
+        with pytest.raises(LedgerError, match="version 3, this RADIA knows 2"):
+            Ledger(url)
+
+    def test_takes_one_of_the_first_version_as_it_is_and_marks_it_when_it_writes(
+        self, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for module in (store, events):
+            monkeypatch.setattr(module, "FORMAT", 1)
+        named = {"approver": "Dr Côté"}
+        Ledger(url).append("promote", actor="radia", parameters=named)
+        monkeypatch.undo()
+        assert Ledger(url, read_only=True).events(term="Dr Côté") == []  # the first version did not index people
+        assert Ledger(url, read_only=True).verify().events == 1
+        Ledger(url).append("promote", actor="radia", parameters=named)
+        assert [event.sequence for event in Ledger(url).events(term="Dr Côté")] == [2]
+        assert Ledger(url).verify().events == 2
+        monkeypatch.setattr(store, "FORMAT", 1)
         with pytest.raises(LedgerError, match="version 2, this RADIA knows 1"):
             Ledger(url)
+
+    def test_for_reading_writes_nothing(self, ledger: Ledger, url: str) -> None:
+        three_events(ledger)
+        reader = Ledger(url, read_only=True)
+        with pytest.raises(LedgerError, match="readonly"):
+            reader.append("read", actor="auditor")
+        assert reader.verify().events == 3
 
     def test_for_reading_creates_nothing(self, tmp_path: Path) -> None:
         with pytest.raises(LedgerError, match="there is no ledger"):

@@ -15,11 +15,13 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 
+from radia import operations
 from radia.errors import LedgerError, MigrationError, SettingsError
 from radia.ledger import Ledger
 from radia.operations.logs import JsonLines
-from radia.operations.schema import schemas, upgrade_ledger
+from radia.operations.schema import LEDGER_TABLE, _scripts, schemas, upgrade_ledger
 from radia.operations.secret_files import PASSFILES, read_passwords, write_secrets
 from radia.services import SERVICES, Place, find, proxy
 from radia.settings import database_url
@@ -32,6 +34,14 @@ def shape(url: str) -> set[tuple[str, str]]:
     with sa.create_engine(url).connect() as connection:
         rows = connection.exec_driver_sql("SELECT type, name FROM sqlite_master WHERE name NOT LIKE '%revision%'")
         return {(kind, name) for kind, name in rows}
+
+
+def first_ledger(url: str) -> None:
+    """A ledger as the first migration made it."""
+    config = _scripts(Path(operations.__file__).parent / "migrations", LEDGER_TABLE)
+    with sa.create_engine(url).begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "ledger_0001")
 
 
 class TestSchema:
@@ -47,10 +57,17 @@ class TestSchema:
         site = Workspace(tmp_path)
         ledger = Ledger(site.ledger_url)
         ledger.append("read", actor="Dr Côté")
-        assert upgrade_ledger(site.ledger_url).found == "ledger_0001"
+        assert upgrade_ledger(site.ledger_url).found == "ledger_0002"
         assert upgrade_ledger(site.ledger_url).pending is False
         assert [one.pending for one in schemas(site) if one.name == "ledger"] == [False]
         assert Ledger(site.ledger_url).verify().events == 1
+
+    def test_a_ledger_of_the_first_format_becomes_one_of_this_and_keeps_its_events(self, tmp_path: Path) -> None:
+        url = f"sqlite:///{tmp_path / 'ledger.db'}"
+        first_ledger(url)
+        assert upgrade_ledger(url).found == "ledger_0001"
+        assert upgrade_ledger(url).found == "ledger_0002"
+        assert Ledger(url).verify().events == 0
 
     def test_a_ledger_of_a_format_to_come_is_left_alone(self, tmp_path: Path) -> None:
         url = f"sqlite:///{tmp_path / 'ledger.db'}"

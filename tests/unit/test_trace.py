@@ -257,9 +257,24 @@ class TestAPerson:
     def test_approved_what_an_account_wrote_for_them(self, ledger: Ledger) -> None:
         assert [child.label for child in trace_person(ledger, "Dr Côté").children] == ["promote"]
 
-    def test_who_did_nothing_is_unknown(self, ledger: Ledger) -> None:
-        with pytest.raises(UnknownId, match="no person"):
+    def test_asked_what_an_account_looked_up_for_them(self, ledger: Ledger) -> None:
+        ledger.append("reidentify", actor="radia", parameters={"person": "Dre Tremblay", "reason": "recall"})
+        tree = trace_person(ledger, "Dre Tremblay")
+        assert tree.find("reidentify (event 17)").detail["reason"] == "recall"
+        assert tree.detail["events"] == 1
+
+    def test_shows_the_newest_of_many_and_counts_all(self, ledger: Ledger) -> None:
+        for number in range(9):
+            ledger.append("read", actor="Dr Roy", parameters={"number": number})
+        reads = trace_person(ledger, "Dr Roy").find("read")
+        assert reads.detail["events"] == 9
+        assert [child.detail["number"] for child in reads.children] == [8, 7, 6, 5, 4]
+
+    def test_who_did_nothing_is_unknown_and_the_nearest_are_named(self, ledger: Ledger) -> None:
+        with pytest.raises(UnknownId, match="no person of this id in the ledger; nothing there is like it"):
             trace_person(ledger, "nobody")
+        with pytest.raises(UnknownId, match="nearest: Dr Roy"):
+            trace_person(ledger, "Dr Roi")
 
 
 class TestAnEvent:
@@ -292,6 +307,8 @@ class TestLooks:
         edema = rows["columns"].index("Edema")
         assert [row[edema] for row in rows["values"]] == [None, 0.0, 1.0]
         assert [row[0] for row in rows["values"]] == ["I1", "I2", "I3"]
+        odd = pd.DataFrame({"image": ['I"1', "Î2"], "n": [1, 2], "Edema": [float("nan"), 0.5]})
+        assert to_json(Tree("x", rows=odd))["rows"]["values"] == [['I"1', 1, None], ["Î2", 2, 0.5]]
 
     def test_page_stands_alone_and_escapes(self, site: Workspace, ledger: Ledger) -> None:
         page = to_html(Tree("model <b>", {"by": "<script>"}, (Tree("images", rows=image_rows("B")),)))
