@@ -15,16 +15,17 @@ from werkzeug.wrappers import Response
 
 from radia.errors import RadiaError
 from radia.settings import Settings, load_settings
-from radia.web import api, demo, people
+from radia.web import api, demo, people, readers, review
 from radia.web.access import ANYBODY, Context, context, guard, next_page, open_to, roles_of, say
 from radia.web.accounts import Accounts, secret_key
 from radia.web.language import COOKIE, LANGUAGES, NAMES
+from radia.web.measures import measure
 from radia.web.serving import ModelInUse
 from radia.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-PLACES = (("demo.start", "nav.demo"),)
+PLACES = (("review.start", "nav.review"), ("demo.start", "nav.demo"), ("readers.agreement", "nav.agreement"))
 """What navigation offers, to those it is open to."""
 
 
@@ -42,11 +43,14 @@ def create_app(site: Workspace, *, settings: Settings | None = None, open_demo: 
         SESSION_COOKIE_SECURE=limits.https,
         PERMANENT_SESSION_LIFETIME=timedelta(hours=limits.session_hours),
     )
+    measure(app)
     guard(app, shared)
     app.register_blueprint(demo.blueprint)
     app.register_blueprint(api.blueprint)
     if not open_demo:
         app.register_blueprint(people.blueprint)
+        app.register_blueprint(review.blueprint)
+        app.register_blueprint(readers.blueprint)
     app.add_url_rule("/", "start", start)
     app.add_url_rule("/language/<language>", "language", choose_language)
     app.context_processor(_spoken)

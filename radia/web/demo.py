@@ -1,119 +1,86 @@
-"""The demo page: an X-ray in, 14 probabilities and their heat maps out, by the model in use.
+"""The demo page: X-rays in, 14 probabilities and their heat maps out, by the model in use.
 
-Nothing is stored: an upload lives in memory until its page is written.
+The page sends its files one at a time, so that each is answered, or refused, for itself, and keeps what came back; the
+server keeps nothing. Films are shown without burned-in text.
 """
 
 from __future__ import annotations
 
-from io import BytesIO
-from typing import IO, Any, cast
+from typing import cast
 
-from flask import Blueprint, Flask, Request, abort, current_app, render_template, request
+from flask import Blueprint, Flask, Response, abort, g, render_template
 from flask.blueprints import BlueprintSetupState
-from werkzeug.datastructures import FileStorage
 
-from radia.errors import RadiaError
-from radia.ledger import open_ledger
-from radia.web.access import VISITOR, context, open_to, person
-from radia.web.accounts import ENGINEER, LEAD, READER
+from radia.errors import RadiaError, Refusal
+from radia.web import examples
+from radia.web.access import context, open_to, say
 from radia.web.batching import Busy
-from radia.web.imaging import Film, read_film
-from radia.web.reading import Queue, Reading, example_film, queue, read
-from radia.web.serving import Served
+from radia.web.imaging import read_film
+from radia.web.language import texts
+from radia.web.uploads import USERS, desk, read_films, reason_of, receive, uploaded
 
 blueprint = Blueprint("demo", __name__)
 
-EXAMPLES = 6
-_QUEUE = "radia.queue"
-USERS = (READER, LEAD, ENGINEER, VISITOR)
-
-
-class InMemory(Request):
-    """A request whose uploads stay in memory, whatever their size (the application bounds it)."""
-
-    def _get_file_stream(
-        self,
-        total_content_length: int | None,
-        content_type: str | None,
-        filename: str | None = None,
-        content_length: int | None = None,
-    ) -> IO[bytes]:
-        return BytesIO()
-
 
 @blueprint.record_once
-def _queue_of(state: BlueprintSetupState) -> None:
-    """One queue an application, and uploads that never touch the disk."""
-    state.app.extensions[_QUEUE] = queue()
-    cast(Flask, state.app).request_class = InMemory
+def _ready(state: BlueprintSetupState) -> None:
+    receive(cast(Flask, state.app))
 
 
 @blueprint.get("/demo")
 @open_to(*USERS)
 def start() -> str:
     """The page before anything was read."""
-    return _page()
+    shared = context()
+    return render_template(
+        "demo/page.html", examples=examples.COUNT, served=shared.model.now(), pacs=shared.settings.web.pacs is not None
+    )
 
 
-@blueprint.post("/demo")
+@blueprint.post("/demo/read")
 @open_to(*USERS, uploads=True)
-def result() -> str:
-    """The page with what the model says of the upload."""
-    return _page(reading=read_upload(uploaded()))
+def read() -> str | tuple[str, int]:
+    """What the model says of one file, as a piece of the page."""
+    content = uploaded()
+    served, (result,) = read_films([content])
+    if isinstance(result, Refusal):
+        return _refused(result)
+    pictures = content.startswith((b"\x89PNG", b"\xff\xd8"))
+    return render_template("demo/reading.html", reading=result, served=served, dicom=not pictures)
+
+
+@blueprint.post("/demo/film")
+@open_to(*USERS, uploads=True)
+def film() -> Response:
+    """The film of one file at its full depth, without legible burned-in text."""
+    film = read_film(uploaded())
+    with desk().searching:
+        shades, headers = film.display().without_text().as_bytes()
+    return Response(shades, mimetype="application/octet-stream", headers=headers)
 
 
 @blueprint.get("/demo/example/<int:number>")
 @open_to(*USERS)
-def example(number: int) -> str:
-    """An image of the embedded hospital."""
-    if not 1 <= number <= EXAMPLES:
+def example(number: int) -> Response:
+    """A film of the embedded hospital, as a DICOM file to read."""
+    if not 1 <= number <= examples.COUNT:
         abort(404, "there is no such example")
-    return _page(reading=_read(context().model.now(), example_film(EXAMPLES, number - 1)))
+    return Response(examples.example(number).content, mimetype="application/dicom")
 
 
 @blueprint.errorhandler(RadiaError)
 def refused(error: RadiaError) -> tuple[str, int]:
     """What cannot be read, or no model."""
-    return render_template("demo/page.html", examples=EXAMPLES, served=None, error=str(error)), 422
+    return _refused(error)
 
 
 @blueprint.errorhandler(Busy)
 def busy(error: Busy) -> tuple[str, int, dict[str, str]]:
     """Too many images wait."""
-    page = render_template("demo/page.html", examples=EXAMPLES, served=None, error=str(error))
-    return page, 503, {"Retry-After": str(error.seconds)}
+    return str(error), 503, {"Retry-After": str(error.seconds)}
 
 
-def waiting() -> Queue:
-    """The queue before the model."""
-    found: Queue = current_app.extensions[_QUEUE]
-    return found
-
-
-def uploaded() -> FileStorage:
-    """The file of the request; 400 where there is none."""
-    upload = request.files.get("image")
-    if upload is None or not upload.filename:
-        abort(400, "no file was sent: choose a DICOM, PNG or JPEG file")
-    return upload
-
-
-def read_upload(upload: FileStorage) -> Reading:
-    """The reading of an uploaded file. A use leaves an event: the digest of the pixels, no more."""
-    served, ahead = context().model.now(), waiting()
-    ahead.room()
-    with ahead.coming():
-        film = read_film(upload.stream.read())
-    reading = _read(served, film)
-    open_ledger(context().site).append(
-        "predict", actor=person().name, inputs={"pixels": reading.pixels_sha256}, parameters={"model": reading.model}
-    )
-    return reading
-
-
-def _read(served: Served, film: Film) -> Reading:
-    return read(served, film, waiting(), side=context().settings.images.side)
-
-
-def _page(**values: Any) -> str:
-    return render_template("demo/page.html", examples=EXAMPLES, served=context().model.now(), **values)
+def _refused(error: RadiaError) -> tuple[str, int]:
+    reason = reason_of(error)
+    why = say(f"demo.refusals.{reason if reason in texts(g.language)['demo']['refusals'] else 'other'}")
+    return render_template("demo/refused.html", error=error, reason=reason, why=why), 422

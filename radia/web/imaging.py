@@ -56,11 +56,6 @@ class Film:
     kind: Kind
     _shades: Callable[[], tuple[Shades, float, float]]
 
-    @classmethod
-    def of_gray(cls, gray: Gray) -> Film:
-        """An image that comes from no file."""
-        return cls(gray, Kind(), lambda: _sixteen_bits(gray))
-
     def display(self) -> Display:
         """The image at its full depth, for a window that a person moves."""
         return Display(*self._shades())
@@ -73,6 +68,28 @@ class Display:
     shades: Shades
     low: float
     high: float
+
+    def without_text(self) -> Display:
+        """The same with legible burned-in text blanked, as the archive's films have it. Raises Refusal without a
+        detector of text.
+        """
+        from radia.dicom.burned_in import find_text
+
+        boxes = find_text(self.shades)
+        if not boxes:
+            return self
+        cleaned = self.shades.copy()
+        for box in boxes:
+            cleaned[box.y0 : box.y1, box.x0 : box.x1] = 0
+        return Display(cleaned, self.low, self.high)
+
+    def as_bytes(self) -> tuple[bytes, dict[str, str]]:
+        """The shades row by row, of two bytes the low one first, and the headers that tell viewer.js of them."""
+        rows, columns = self.shades.shape
+        facts = {"Rows": rows, "Columns": columns, "Bits": 8 * self.shades.itemsize, "Low": self.low, "High": self.high}
+        return self.shades.astype(f"<u{self.shades.itemsize}", copy=False).tobytes(), {
+            f"X-Film-{name}": f"{value:.10g}" for name, value in facts.items()
+        }
 
 
 def read_film(content: bytes) -> Film:

@@ -15,15 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radia.errors import Reason, Refusal
-from radia.explain import grad_cam, upsampled
+from radia.explain import explained, upsampled
 from radia.frontal import objection
-from radia.images import letterbox
-from radia.predict import predict
+from radia.images import content_of_square, letterbox
 from radia.web.batching import Batches
 from radia.web.imaging import Film, Gray, Kind
 from radia.web.serving import Served
 
-DISPLAY_SIDE, MAP_SIDE = 768, 256
+MAP_SIDE = 256
 UNSURE_ODDS = 1.5
 """A finding whose odds are within this factor of those of its operating point is called unsure."""
 
@@ -32,12 +31,12 @@ Call = Literal["above", "unsure", "below"]
 
 @dataclass(frozen=True)
 class FindingRead:
-    """One finding: probability and threshold in 0..1, and its heat map as a PNG data URI."""
+    """One finding: probability and threshold in 0..1, and where the model sees it, [h, w] over the whole film."""
 
     finding: str
     probability: float
     threshold: float
-    heat_map: str
+    map: Gray
 
     @property
     def above(self) -> bool:
@@ -51,6 +50,11 @@ class FindingRead:
             return "unsure"
         return "above" if self.above else "below"
 
+    @property
+    def heat_map(self) -> str:
+        """The map as a PNG data URI, to lie over the film."""
+        return _png_of_map(self.map)
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -58,7 +62,6 @@ class Reading:
 
     model: str
     pixels_sha256: str
-    picture: str
     findings: tuple[FindingRead, ...]
     distance: float | None = None
 
@@ -67,10 +70,13 @@ class Reading:
         """Whether the image is unlike the training images."""
         return self.distance is not None and not self.distance <= 1
 
+    def of(self, finding: str) -> FindingRead | None:
+        """What it says of one finding."""
+        return next((item for item in self.findings if item.finding == finding), None)
+
     def as_json(self) -> dict[str, Any]:
-        """Without the pictures."""
+        """Without the maps."""
         return {
-            "model": self.model,
             "findings": {
                 item.finding: {
                     "probability": round(item.probability, 6),
@@ -81,8 +87,15 @@ class Reading:
                 for item in self.findings
             },
             "distance_from_training": None if self.distance is None else round(self.distance, 4),
-            "notice": "assistance, not diagnosis",
         }
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image as the model takes it. pixels: [side, side]. shape: rows and columns of the film."""
+
+    pixels: NDArray[np.uint8]
+    shape: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -98,44 +111,57 @@ Queue = Batches[Served, NDArray[np.uint8], Answer]
 
 
 def queue() -> Queue:
-    """What stands before the model: images asked for at the same time are predicted together."""
+    """What stands before the model: images asked for at the same time are answered in one forward pass."""
     return Batches(_answers)
 
 
-def read(served: Served, film: Film, waiting: Queue, *, side: int) -> Reading:
-    """The served model's reading of a film, by way of an image of `side` pixels as in the archive.
+def prepare(served: Served, film: Film, *, side: int) -> Prepared:
+    """A film as the served model takes it, by way of an image of `side` pixels as in the archive.
 
-    Raises Refusal for what is no frontal chest film or unlike the model's training, Busy where too many wait.
+    Raises Refusal for what is no frontal chest film.
     """
     _check_frontal(film.gray, film.kind)
-    pixels = letterbox(film.gray, max(served.checkpoint.side, side))
-    (answer,) = waiting.ask(served, [pixels])
+    rows, columns = film.gray.shape
+    return Prepared(letterbox(film.gray, max(served.checkpoint.side, side)), (rows, columns))
+
+
+def read(served: Served, films: Sequence[Prepared], waiting: Queue) -> list[Reading | Refusal]:
+    """The served model's reading of each film, all asked at once; a Refusal for what is unlike the model's training.
+
+    Raises Busy where too many wait.
+    """
+    answers = waiting.ask(served, [film.pixels for film in films])
+    return [_judged(served, film, answer) for film, answer in zip(films, answers, strict=True)]
+
+
+def _judged(served: Served, film: Prepared, answer: Answer) -> Reading | Refusal:
     distance = _distance(served, answer)
-    maps = upsampled(answer.maps, MAP_SIDE)
+    if distance is not None and not distance <= 1 and not served.stand_in:
+        # a stand-in knows phantoms only and refuses nothing: its page says of every answer that it means nothing
+        return Refusal(Reason.UNFAMILIAR, f"{distance:.1f} times the distance up to which the model may be asked")
     checkpoint = served.checkpoint
+    maps = _over_the_film(answer.maps, film.shape)
     findings = tuple(
         FindingRead(
             checkpoint.findings[k],
             float(answer.probabilities[k]),
             checkpoint.thresholds.get(checkpoint.findings[k], 0.5),
-            _png(_coloured(maps[k])),
+            maps[k],
         )
         for k in np.argsort(-answer.probabilities, kind="stable")
     )
-    picture = _png(letterbox(film.gray, DISPLAY_SIDE))
-    return Reading(served.name, hashlib.sha256(pixels.tobytes()).hexdigest(), picture, findings, distance)
-
-
-def example_film(count: int, number: int) -> Film:
-    """One of so many images of the embedded hospital, from 0."""
-    return Film.of_gray(example_pixels(count)[number])
+    return Reading(served.name, hashlib.sha256(film.pixels.tobytes()).hexdigest(), findings, distance)
 
 
 def _answers(served: Served, questions: Sequence[NDArray[np.uint8]]) -> list[Answer]:
-    pixels = np.stack(questions)
-    predicted = predict(served.model, pixels)
-    maps = grad_cam(served.model, pixels).maps
-    return [Answer(*rows) for rows in zip(predicted.probabilities, predicted.features, maps, strict=True)]
+    said = explained(served.model, np.stack(questions))
+    return [Answer(*rows) for rows in zip(said.probabilities, said.features, said.maps, strict=True)]
+
+
+def _over_the_film(maps: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Maps [findings, h, w] of the square image, enlarged and cut to where the film lies in it; each peaks at 1."""
+    down, across = content_of_square(*shape, MAP_SIDE)
+    return upsampled(maps, MAP_SIDE)[:, down, across]
 
 
 def _check_frontal(gray: Gray, kind: Kind) -> None:
@@ -147,16 +173,10 @@ def _check_frontal(gray: Gray, kind: Kind) -> None:
 
 
 def _distance(served: Served, answer: Answer) -> float | None:
-    """The distance from the training images by its limit. Raises Refusal beyond it.
-
-    A stand-in knows phantoms only and refuses nothing: its page says of every answer that it means nothing.
-    """
+    """The distance from the training images by its limit; None where the model keeps nothing of them."""
     if served.familiarity is None:
         return None
-    distance = float(served.familiarity.distance(answer.features[np.newaxis])[0]) / served.familiarity.limit
-    if not distance <= 1 and not served.stand_in:
-        raise Refusal(Reason.UNFAMILIAR, f"{distance:.1f} times the distance up to which the model may be asked")
-    return distance
+    return float(served.familiarity.distance(answer.features[np.newaxis])[0]) / served.familiarity.limit
 
 
 def _logit(probability: float) -> float:
@@ -164,25 +184,26 @@ def _logit(probability: float) -> float:
     return log(inside / (1 - inside))
 
 
-@lru_cache(maxsize=1)
-def example_pixels(count: int) -> tuple[Gray, ...]:
-    """Gray images of the embedded hospital, to try."""
-    from radia.synthetic import phantom
-
-    return tuple(np.asarray(image, np.float32) / 255.0 for image in phantom.examples(count, seed=7))
-
-
-def _coloured(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A map in 0..1 as RGBA: from clear through amber to red, so that what it does not speak of stays visible."""
+def coloured(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Heat in 0..1 as RGBA: from clear through amber to red, so that what it does not speak of stays visible."""
     red = np.clip(heat * 2.0, 0, 1)
     green = np.clip(1.6 - 1.5 * heat, 0, 1) * red
     alpha = np.clip(heat * 1.1 - 0.15, 0, 1) * 0.75
     return (np.stack([red, green, np.zeros_like(heat), alpha], axis=-1) * 255).astype(np.uint8)
 
 
-def _png(pixels: NDArray[np.uint8]) -> str:
+@lru_cache(maxsize=1)
+def _palette() -> NDArray[np.uint8]:
+    """The colours of 256 levels of heat, [256, 4]."""
+    return coloured(np.linspace(0, 1, 256, dtype=np.float32))
+
+
+def _png_of_map(heat: Gray) -> str:
+    """A PNG of one byte a pixel with a palette: a fourth of the work of four bytes."""
     from PIL import Image
 
+    picture = Image.fromarray(np.rint(heat * 255).astype(np.uint8), "P")
+    picture.putpalette(_palette()[:, :3].tobytes())
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=3)
+    picture.save(buffer, "PNG", compress_level=1, transparency=_palette()[:, 3].tobytes())
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -61,7 +61,7 @@ def upload(content: bytes, name: str = "film.png") -> dict[str, object]:
 def test_a_picture_gets_14_probabilities_with_thresholds(client: FlaskClient) -> None:
     answer = client.post("/api/predict", data=upload(png()))
     assert answer.status_code == 200
-    findings = answer.get_json()["findings"]
+    findings = answer.get_json()["results"][0]["findings"]
     assert set(findings) == set(FINDINGS)
     for entry in findings.values():
         assert 0 <= entry["probability"] <= 1
@@ -70,13 +70,15 @@ def test_a_picture_gets_14_probabilities_with_thresholds(client: FlaskClient) ->
 
 
 def test_the_page_shows_a_heat_map_for_every_finding(client: FlaskClient) -> None:
-    page = client.post("/demo", data=upload(png())).get_data(as_text=True)
+    page = client.post("/demo/read", data=upload(png())).get_data(as_text=True)
     assert page.count('data-map="data:image/png;base64,') == len(FINDINGS)
-    assert "Assistance, not diagnosis" in page
+    assert "Assistance, not diagnosis" in client.get("/demo").get_data(as_text=True)
 
 
 def test_an_example_of_the_embedded_hospital_can_be_tried(client: FlaskClient) -> None:
-    assert client.get("/demo/example/1").status_code == 200
+    content = client.get("/demo/example/2")
+    assert content.mimetype == "application/dicom"
+    assert client.post("/api/predict", data=upload(content.data)).status_code == 200
     assert client.get("/demo/example/99").status_code == 404
 
 
@@ -97,7 +99,7 @@ def test_what_is_no_image_is_refused_with_the_reason(client: FlaskClient, conten
 
 
 def test_a_form_without_a_file_is_told_so(client: FlaskClient) -> None:
-    assert client.post("/demo", data={}).status_code == 400
+    assert client.post("/demo/read", data={}).status_code == 400
 
 
 def test_nothing_of_another_host_is_loaded_and_no_answer_is_cached(client: FlaskClient) -> None:
@@ -137,16 +139,20 @@ class TestWhatTheModelMayNotBeAsked:
         if status == 422:
             assert answer.get_json()["error"].startswith("unlike the images that the model was trained on")
         else:
-            assert 0 < answer.get_json()["distance_from_training"] < 1
+            assert 0 < answer.get_json()["results"][0]["distance_from_training"] < 1
 
     def test_a_stand_in_answers_and_says_that_it_means_nothing(self, tmp_path: Path) -> None:
         from radia.web import create_app
 
         far = Familiarity(np.zeros(176, np.float32), np.eye(176, dtype=np.float32), 1e-6)
         client = create_app(with_model(Workspace(tmp_path), far, source=PHANTOMS), open_demo=True).test_client()
-        assert client.post("/api/predict", data=upload(png())).get_json()["distance_from_training"] > 1
-        page = client.get("/demo/example/1?", headers={"Accept-Language": "fr"}).get_data(as_text=True)
-        assert "Ce modèle de remplacement a appris sur des fantômes" in page
+        (result,) = client.post("/api/predict", data=upload(png())).get_json()["results"]
+        assert result["distance_from_training"] > 1
+        french = {"Accept-Language": "fr"}
+        assert "Ce modèle de remplacement a appris sur des" in client.get("/demo", headers=french).get_data(
+            as_text=True
+        )
+        page = client.post("/demo/read", data=upload(png()), headers=french).get_data(as_text=True)
         assert "Ce cliché ne ressemble pas" in page
         assert "Épanchement pleural" in page
 
@@ -209,8 +215,8 @@ class TestHostileUploads:
     def test_a_server_that_is_full_says_when_to_come_again(
         self, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(client.application.extensions["radia.queue"], "_longest", 0)
-        for address in ("/api/predict", "/demo"):
+        monkeypatch.setattr(client.application.extensions["radia.uploads"].queue, "_longest", 0)
+        for address in ("/api/predict", "/demo/read"):
             answer = client.post(address, data=upload(png()))
             assert answer.status_code == 503
             assert int(answer.headers["Retry-After"]) >= 1
