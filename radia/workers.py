@@ -10,13 +10,14 @@ the package dagster-ray has it, would keep one node busy a step and move the led
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import signal
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from radia.errors import SettingsError, WorkerLost
@@ -247,21 +248,37 @@ def _answer(function: Callable[[Any], Any], item: Any) -> tuple[str, Any]:
 # --- Ray ------------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def cluster(address: str, *, cores: int, wanted_by: str) -> Iterator[Any]:
+    """Ray, connected to the cluster of this address or, without one, started here for this machine alone.
+
+    Left as it was where it was connected before. wanted_by: the section of params.yaml that names it, for the error.
+    Raises SettingsError where Ray is not installed.
+    """
+    quiet_dependencies()
+    try:
+        import ray
+    except ImportError as error:
+        message = f"{wanted_by}.backend is ray, which is not installed: pip install 'radia[ray]'"
+        raise SettingsError(message) from error
+    ours = not ray.is_initialized()
+    if ours:
+        own = {"address": "local", "num_cpus": cores, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        started: dict[str, Any] = {"address": address} if address else own
+        ray.init(**started, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield ray
+    finally:
+        if ours:
+            ray.shutdown()
+
+
 class _Tasks:
     """Tasks of a Ray cluster. Paths among the items must mean the same file on every node."""
 
     def __init__(self, function: Callable[[Any], Any], scale: ScaleSettings) -> None:
-        quiet_dependencies()
-        try:
-            import ray
-        except ImportError as error:
-            raise SettingsError("scale.backend is ray, which is not installed: pip install 'radia[ray]'") from error
-        self._ray: Any = ray
-        self._ours = not ray.is_initialized()
-        if self._ours:
-            own: dict[str, Any] = {"address": "local", "num_cpus": _count(scale), "include_dashboard": False}
-            started = {"address": scale.ray_address} if scale.ray_address else own
-            self._ray.init(**started, log_to_driver=False, logging_level="ERROR")
+        self._connection = ExitStack()
+        self._ray = self._connection.enter_context(cluster(scale.ray_address, cores=_count(scale), wanted_by="scale"))
         cores = int(self._ray.cluster_resources().get("CPU", 1))
         self.room = _AHEAD * (scale.workers or cores)
         self._function = self._ray.put(function)
@@ -278,8 +295,7 @@ class _Tasks:
     def close(self) -> None:
         for task in self._under_way:
             self._ray.cancel(task, force=True)
-        if self._ours:
-            self._ray.shutdown()
+        self._connection.close()
 
     def _result(self, task: Any) -> Any:
         exceptions = self._ray.exceptions

@@ -7,6 +7,7 @@ of them for the way back is added up.
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import AbstractContextManager
 from copy import deepcopy
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from radia.errors import TrainingError
+from radia.fit.workers import agreed
 from radia.model import ChestModel, to_input
 
 log = logging.getLogger(__name__)
@@ -47,12 +49,12 @@ def bytes_an_image(model: ChestModel, rows: int, autocast: AbstractContextManage
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that nobody uses now."""
+    """Memory that nobody uses now; of a CPU's, this worker's share."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     import psutil
 
-    return int(psutil.virtual_memory().available)
+    return int(psutil.virtual_memory().available) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def images_at_once(
@@ -60,16 +62,19 @@ def images_at_once(
 ) -> int:
     """The batch, or the largest half, quarter, ... of it that should fit. Says in the log what it came to.
 
-    rows: of the images as they are read. Raises TrainingError where not even one image fits.
+    batch: this worker's part; of several workers, the largest part and what fits everywhere count, for all of them go
+    through their parts in as many steps. rows: of the images as they are read. Raises TrainingError where not even one
+    image fits.
     """
     device = next(model.parameters()).device
+    batch = agreed(batch, max)
     room = USED * (free_bytes(device) if free is None else free)
     weights = WEIGHTS * sum(value.nbytes for value in model.parameters())
     try:
         each = BESIDE_ACTIVATIONS * bytes_an_image(model, rows, autocast)
     except torch.OutOfMemoryError:
         log.warning("memory: two images do not fit at once; one by one, gradients of %d are added up", batch)
-        return 1
+        return agreed(1, min)
     at_once = batch
     while at_once > 1 and weights + at_once * each > room:
         at_once = (at_once + 1) // 2
@@ -78,6 +83,7 @@ def images_at_once(
             f"{room / 1e9:.2f} GB of memory to use and {(weights + each) / 1e9:.2f} GB needed for one image alone: "
             "choose a smaller finetune.side or backbone"
         )
+    at_once = agreed(at_once, min)
     log.info(
         "memory: about %.2f GB for %d images at once, %.1f GB to use; %s",
         (weights + at_once * each) / 1e9,

@@ -10,13 +10,12 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -67,13 +66,13 @@ def first_says(value: Any) -> Any:
     return told[0]
 
 
-def least(number: int) -> int:
-    """The smallest of the workers' numbers, in every worker."""
+def agreed(number: int, choose: Callable[[Sequence[int]], int]) -> int:
+    """What is chosen (`min`, `max`) of the workers' numbers, in every worker."""
     if not _several():
         return number
     numbers: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(numbers, number)
-    return int(min(numbers))
+    return choose(numbers)
 
 
 def _several() -> bool:
@@ -95,24 +94,45 @@ def gathered(fabric: Fabric, mine: Tensor, n: int) -> Tensor:
     return whole
 
 
+class _Sum(torch.autograd.Function):
+    """The sum of the workers' values in each of them; its gradient is the sum of their gradients."""
+
+    @staticmethod
+    def forward(_context: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_context: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+
+def _sum(values: Tensor) -> Tensor:
+    total: Tensor = _Sum.apply(values)
+    return total
+
+
 class _SharedBatchNorm(nn.BatchNorm2d):
     """Batch norm over the images of all workers; torch's own knows GPUs only."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        n = torch.tensor([x.numel() / x.shape[1]], device=x.device)
+        channels, n = x.shape[1], torch.tensor([x.numel() / x.shape[1]], device=x.device)
         values = x.float()
-        sums = torch.cat([values.sum((0, 2, 3)), (values**2).sum((0, 2, 3)), n])
-        sums = all_reduce(sums)  # type: ignore[no-untyped-call]
-        channels, count = x.shape[1], sums[-1]
-        mean, square = sums[:channels] / count, sums[channels:-1] / count
-        variance = (square - mean**2).clamp(min=0)
+        sums = _sum(torch.cat([values.sum((0, 2, 3)), n]))
+        count = sums[-1]
+        mean = sums[:channels] / count
+        centred = values - mean.view(1, -1, 1, 1)  # a mean of squares less a squared mean would lose digits
+        variance = _sum((centred**2).sum((0, 2, 3))) / count
         with torch.no_grad():
             cast(Tensor, self.running_mean).lerp_(mean, self.momentum or 0.1)
             cast(Tensor, self.running_var).lerp_(variance * count / (count - 1), self.momentum or 0.1)
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        shared: Tensor = values * scale.view(1, -1, 1, 1) + (self.bias - mean * scale).view(1, -1, 1, 1)
+        shared: Tensor = centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
         return shared.to(x.dtype)
 
 
