@@ -87,7 +87,8 @@ def reproduce(run: Run, model: str, target: Path) -> Reproduced:
     trained it the weights must be the same to the bit; elsewhere every metric must lie within TOLERANCE. Raises
     NotReproducible where it does not, besides what `restore` raises.
     """
-    from radia.steps.models import evaluate, finetune
+    from radia.steps.models import evaluate
+    from radia.steps.training import finetune
     from radia.trace import events_behind
 
     site = Workspace(target)

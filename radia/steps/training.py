@@ -1,0 +1,329 @@
+"""Steps that train: the base, and a candidate fine-tuned from it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from radia import digests
+from radia.errors import SnapshotError
+from radia.findings import FINDINGS, training_targets
+from radia.settings import LabelSettings
+from radia.steps.data import blind_reads, current_snapshot
+from radia.steps.run import Outcome, Run, Work, once
+from radia.steps.soft_labels import soft_findings, soft_inputs, soft_targets_of
+from radia.workspace import Workspace, written_whole
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from radia.base_weights import Base
+    from radia.fit import FitResult
+    from radia.snapshot import Snapshot
+
+    Mask = NDArray[np.bool_]
+
+
+def base_model(run: Run) -> Outcome:
+    """Puts the base model's checkpoint at `models/base`.
+
+    Where no model is in use yet, the embedded stand-in is trained on phantoms and registered as the first one: the
+    summary says so, because such a model is for trying out only.
+    """
+    from radia import registry
+    from radia.model import read_checkpoint, save_checkpoint
+
+    site, base = run.workspace, run.settings.finetune.base
+    target = site.models / "base"
+    if base == registry.CHAMPION_URI and registry.champion(site) is None:
+        _train_stand_in(run)
+    folder = registry.checkpoint_folder(site, base) if base.startswith("mlflow:") else Path(base)
+
+    def work() -> Work:
+        if folder.is_dir():
+            with written_whole(target) as partial:
+                shutil.copytree(folder, partial)
+        else:
+            found = _published_base(run)
+            save_checkpoint(target, found.model, found.checkpoint)
+        stands_in = read_checkpoint(target).stands_in
+        return {"checkpoint": digests.of_folder(target)}, {"base": base, "stand_in": stands_in}
+
+    inputs = {"base": digests.of_folder(folder) if folder.is_dir() else base}
+    return once(run, "base-model", inputs=inputs, produces=[target / "model.safetensors"], work=work)
+
+
+def finetune(run: Run) -> Outcome:
+    """Fine-tunes the base on the snapshot's training side; thresholds come from its validation side."""
+    from radia.fit import balanced, fit
+    from radia.images import ImageStore
+    from radia.model import load_checkpoint, save_checkpoint
+
+    site, frozen, settings = run.workspace, current_snapshot(run), run.settings
+    target = site.models / "candidate"
+
+    def work() -> tuple[dict[str, str], dict[str, Any]]:
+        model, base = load_checkpoint(site.models / "base")
+        side = frozen.images["split"].to_numpy()
+        targets, weights = _doubted(run, frozen, *targets_of(frozen, settings.labels), rows=side == "train")
+        store = ImageStore(site.images)
+        ids = frozen.images["image"].to_numpy()
+        result = fit(
+            model,
+            images=store,
+            ids=ids,
+            targets=targets,
+            weights=weights,
+            train=side == "train",
+            validation=side == "validation",
+            settings=settings.finetune,
+            seed=settings.seed,
+            sampling=balanced(frozen.images["patient"].to_numpy(), frozen.images["site"].to_numpy())
+            if settings.finetune.balanced
+            else None,
+            progress=run.ticker("finetune"),
+            resume=site.models / f"resume-{frozen.digest[:12]}",
+        )
+        save_checkpoint(target, result.model, result.checkpoint(base, snapshot=frozen.digest))
+        _keep_familiarity(target, result, store.read, train=ids[side == "train"], validation=ids[side == "validation"])
+        return {"checkpoint": digests.of_folder(target)}, _training_summary(result)
+
+    inputs = {
+        "snapshot": frozen.digest,
+        "base": digests.of_folder(site.models / "base"),
+        "settings": settings.finetune.digest(),
+        "labels": settings.labels.digest(),
+        "seed": str(settings.seed),
+        **doubt_inputs(run),
+        **soft_inputs(run),
+    }
+    return once(run, "finetune", inputs=inputs, produces=[target / "model.safetensors"], work=work)
+
+
+def finetune_public(run: Run, data: str) -> Outcome:
+    """Trains the base that params.yaml names on a public collection (`chexpert:DIR` ...), into models/public-chexpert.
+
+    The collection's own split is used; its images are decoded once, at the side of the model's input.
+    """
+    from radia import registry
+    from radia.fit import fit
+    from radia.model import load_checkpoint, save_checkpoint
+    from radia.public_data import TRAIN, VALIDATION, pack, read_public
+
+    site, settings = run.workspace, run.settings
+    public, named = read_public(data), settings.finetune.base
+    out = site.models / f"public-{public.name}"
+    folder = registry.checkpoint_folder(site, named) if named.startswith("mlflow:") else Path(named)
+    tables = digests.of_json([public.ids.tolist(), public.split.tolist(), public.labels.tobytes().hex()])
+
+    def work() -> tuple[dict[str, str], dict[str, Any]]:
+        if folder.is_dir():
+            model, base = load_checkpoint(folder)
+        else:
+            found = _published_base(run)
+            model, base = found.model, found.checkpoint
+        side = settings.finetune.side or model.preprocessing.side
+        packed = site.external / digests.of_json([data, side])[:12] / "images"
+        targets, weights = training_targets(
+            public.labels,
+            settings.labels.uncertain_by_finding,
+            default=settings.labels.uncertain,
+            blank_is_absent=settings.labels.blank_is_absent,
+        )
+        result = fit(
+            model,
+            images=pack(public, packed, side=side, progress=run.ticker("images")),
+            ids=public.ids,
+            targets=targets,
+            weights=weights,
+            train=public.split == TRAIN,
+            validation=public.split == VALIDATION,
+            settings=settings.finetune,
+            seed=settings.seed,
+            progress=run.ticker("finetune"),
+            resume=site.models / f"resume-{tables[:12]}",
+        )
+        save_checkpoint(out, result.model, result.checkpoint(base, snapshot=None))
+        return {"checkpoint": digests.of_folder(out)}, {
+            **_training_summary(result),
+            "folder": str(out),
+            "licence": base.licence,
+        }
+
+    inputs = {
+        "data": tables,
+        "base": digests.of_folder(folder) if folder.is_dir() else named,
+        "settings": settings.finetune.digest(),
+        "labels": settings.labels.digest(),
+        "seed": str(settings.seed),
+    }
+    return once(run, "train-base", public.name, inputs=inputs, produces=[out / "model.safetensors"], work=work)
+
+
+def _train_stand_in(run: Run) -> None:
+    """Trains the embedded stand-in on phantoms and registers it as the model in use."""
+    import numpy as np
+
+    from radia import registry
+    from radia.base_weights import RANDOM, resolve
+    from radia.fit import fit
+    from radia.model import PHANTOMS, save_checkpoint
+    from radia.synthetic.phantom import InMemory, public_set
+
+    wanted, seed = run.settings.stand_in, run.settings.seed
+    public = public_set(wanted.images, wanted.side, seed, workers=2, progress=run.ticker("phantoms"))
+    base = resolve(RANDOM, backbone="densenet-slim", side=wanted.side, seed=seed)
+    validation = np.arange(wanted.images) % 10 == 0
+    images, ids = InMemory(public.images), np.arange(wanted.images).astype(str)
+    result = fit(
+        base.model,
+        images=images,
+        ids=ids,
+        targets=public.labels.astype(np.float32),
+        weights=np.ones_like(public.labels, dtype=np.float32),
+        train=~validation,
+        validation=validation,
+        settings=run.settings.finetune.model_copy(
+            update={
+                "epochs": wanted.epochs,
+                "batch_size": wanted.batch_size,
+                "learning_rate": wanted.learning_rate,
+                "augment": wanted.augment,
+                "side": None,
+            }
+        ),
+        seed=seed,
+        progress=run.ticker("stand-in"),
+        resume=run.workspace.models / "resume-stand-in",
+    )
+    with TemporaryDirectory(dir=run.workspace.root) as folder:
+        checkpoint = Path(folder) / "stand-in"
+        described = result.checkpoint(replace(base.checkpoint, source=PHANTOMS, initialised=()), snapshot=None)
+        save_checkpoint(checkpoint, result.model, described)
+        _keep_familiarity(checkpoint, result, images.read, train=ids[~validation], validation=ids[validation])
+        registry.register_champion(
+            run.workspace, checkpoint, description="Stand-in trained on phantoms: for trying out, not for patients."
+        )
+
+
+def _keep_familiarity(
+    checkpoint: Path,
+    result: FitResult,
+    read: Callable[[Sequence[str]], NDArray[np.uint8]],
+    *,
+    train: NDArray[Any],
+    validation: NDArray[Any],
+) -> None:
+    """Keeps beside a new checkpoint what tells its training images from images of another kind."""
+    from radia import familiarity
+
+    learnt = familiarity.learn_from(result.model, read, train=train, validation=validation)
+    if learnt is not None:
+        familiarity.save(checkpoint, learnt)
+
+
+def _doubted(
+    run: Run, frozen: Snapshot, targets: NDArray[np.float32], weights: NDArray[np.float32], *, rows: Mask
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Targets and weights with what is known of wrong labels, as params.yaml asks for; only in these rows."""
+    import pandas as pd
+
+    from radia.labels import with_doubt
+
+    settings = run.settings
+    targets, weights = _softened(run, frozen, targets, weights, rows=rows)
+    if not doubt_inputs(run):
+        return targets, weights
+    present = pd.read_parquet(run.workspace.suspects / "present.parquet").set_index("study")
+    known = present.reindex(frozen.images["study"][rows])[list(FINDINGS)].to_numpy(float)
+    if len(known) and (known != known).any():
+        raise SnapshotError("the suspects are of another snapshot: run `radia suspects` again")
+    targets, weights = targets.copy(), weights.copy()
+    targets[rows], weights[rows] = with_doubt(
+        targets[rows], weights[rows], known, soft=settings.labels.soft, weigh=settings.suspects.weights
+    )
+    return targets, weights
+
+
+def _softened(
+    run: Run, frozen: Snapshot, targets: NDArray[np.float32], weights: NDArray[np.float32], *, rows: Mask
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Targets and weights with the probabilities of the policy `soft`; only in these rows."""
+    import numpy as np
+
+    wanted = soft_findings(run)
+    if not wanted:
+        return targets, weights
+    studies = frozen.images["study"][rows]
+    given = given_by_image(run, frozen).groupby(level=0).first().reindex(studies.unique())
+    soft = soft_targets_of(run, given, training_reads(run.workspace, frozen, beside=("sampling_probability",)))
+    at = np.array([FINDINGS.index(finding) for finding in wanted])
+    targets, weights = targets.copy(), weights.copy()
+    cells = np.ix_(np.flatnonzero(rows), at)
+    targets[cells], weights[cells] = soft.loc[studies].to_numpy(dtype=np.float32), 1.0
+    return targets, weights
+
+
+def doubt_inputs(run: Run) -> dict[str, str]:
+    """The digest of the probabilities that soft labels and weights rest on, where params.yaml asks for either."""
+    if not (run.settings.labels.soft or run.settings.suspects.weights):
+        return {}
+    path = run.workspace.suspects / "present.parquet"
+    if not path.is_file():
+        raise SnapshotError("soft labels and weights need suspects: run `radia suspects` first")
+    return {"present": digests.of_file(path), "weights": str(run.settings.suspects.weights)}
+
+
+def _published_base(run: Run) -> Base:
+    """A base that is neither in the registry nor a folder: published weights already on this machine, or `random`."""
+    from radia.base_weights import resolve
+
+    wanted = run.settings.finetune
+    return resolve(
+        wanted.base, backbone=wanted.backbone, side=wanted.side, pooling=wanted.pooling, seed=run.settings.seed
+    )
+
+
+def _training_summary(result: FitResult) -> dict[str, Any]:
+    best = result.history[result.best_epoch]
+    return {
+        "epochs": len(result.history) - 1,
+        "best_epoch": result.best_epoch,
+        "validation_auroc": best["validation_auroc"],
+        "without_positives": list(result.untrained),
+    }
+
+
+def given_by_image(run: Run, frozen: Snapshot) -> pd.DataFrame:
+    """The labels as they were given, before any read, [n_images, 14] by study."""
+    import pandas as pd
+
+    given = pd.read_parquet(run.workspace.labels / "given.parquet").set_index("study")[list(FINDINGS)]
+    return given.reindex(frozen.images["study"])
+
+
+def training_reads(site: Workspace, frozen: Snapshot, *, beside: Sequence[str] = ()) -> pd.DataFrame | None:
+    """What was decided of studies that are not on the test side, by study: the only reads that training may see."""
+    reads = blind_reads(site)
+    if reads is None:
+        return None
+    images = frozen.images
+    outside = set(images.loc[images["split"] != "test", "study"])
+    kept = reads[reads["study"].isin(outside)].set_index("study")[[*FINDINGS, *beside]]
+    return kept if len(kept) else None
+
+
+def targets_of(frozen: Snapshot, settings: LabelSettings) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Targets and weights [n_images, 14] as the policy for uncertain and blank labels gives them."""
+    return training_targets(
+        frozen.labels_matrix(),
+        settings.uncertain_by_finding,
+        default=settings.uncertain,
+        blank_is_absent=settings.blank_is_absent,
+    )
