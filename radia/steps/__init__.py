@@ -33,13 +33,23 @@ from radia.steps.lineage import (
     verify,
     withdraw,
 )
-from radia.steps.models import base_model, evaluate, finetune, finetune_public, gate, register, suspects
+from radia.steps.models import evaluate, gate, register, suspects
 from radia.steps.monitoring import Watch, monitor, shift_since_training
 from radia.steps.network import fetch, fetch_day, receive
 from radia.steps.noise import noise
-from radia.steps.reads import add_reads, export_reads, import_reads, plan_reads, queue_reads, reads_status
+from radia.steps.reads import (
+    add_reads,
+    export_label_studio,
+    export_reads,
+    import_label_studio,
+    import_reads,
+    plan_reads,
+    queue_reads,
+    reads_status,
+)
 from radia.steps.reproduction import reproduce, restore
 from radia.steps.run import Outcome, Progress, Run, open_run, recorded, silent
+from radia.steps.training import base_model, finetune, finetune_public
 
 __all__ = [
     "Outcome",
@@ -58,6 +68,7 @@ __all__ = [
     "erase",
     "evaluate",
     "explain",
+    "export_label_studio",
     "export_reads",
     "fetch",
     "fetch_day",
@@ -65,6 +76,7 @@ __all__ = [
     "finetune_public",
     "gate",
     "images",
+    "import_label_studio",
     "import_reads",
     "inbox_listing",
     "inbox_of",
