@@ -105,6 +105,17 @@ class NotifySettings(Section):
     timeout_seconds: float = Field(20, gt=0)
 
 
+class PageSettings(Section):
+    """Where people open Dagster and MLflow, for the links of traces.
+
+    Empty: behind the proxy of `$RADIA_PUBLIC_URL` where it is set; else `notify.page`, and the server that
+    `$MLFLOW_TRACKING_URI` names.
+    """
+
+    dagster: str = Field("", pattern="^(https?://.*)?$")
+    mlflow: str = Field("", pattern="^(https?://.*)?$")
+
+
 class DeidentifySettings(Section):
     """Options of DICOM PS3.15 annex E beyond the Basic Profile, and how burned-in text is looked for."""
 
@@ -345,6 +356,7 @@ class Settings(Section):
     seed: int = 0
     intake: IntakeSettings = IntakeSettings()
     notify: NotifySettings = NotifySettings()
+    pages: PageSettings = PageSettings()
     deidentify: DeidentifySettings = DeidentifySettings()
     images: ImageSettings = ImageSettings()
     scale: ScaleSettings = ScaleSettings()
@@ -445,6 +457,11 @@ def addresses() -> dict[str, str]:
 def public_url() -> str:
     """The address under which people reach the proxy: `$RADIA_PUBLIC_URL`."""
     return os.environ.get("RADIA_PUBLIC_URL", "https://localhost:8443")
+
+
+def behind_proxy() -> bool:
+    """Whether people reach RADIA through the proxy: whether `$RADIA_PUBLIC_URL` is set."""
+    return bool(os.environ.get("RADIA_PUBLIC_URL"))
 
 
 def tls_files() -> tuple[Path, Path]:

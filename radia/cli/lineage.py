@@ -20,16 +20,15 @@ def trace(kind: str, identifier: str, html: Path | None, as_json: bool) -> None:
     """Where a model, an image, a patient or a batch came from and went; what a person did; what an event led to."""
     from radia import steps
     from radia import trace as lineage
-    from radia.settings import mlflow_page
     from radia.trace_page import Links, to_html
     from radia.workspace import written_whole
 
     with opened() as site:
         tree = steps.trace(site, kind, identifier)
-        dagster = site.settings.notify.page
+        links = Links.in_force(site.settings)
     if html is not None:
         with written_whole(html) as partial:
-            partial.write_text(to_html(tree, Links.of(dagster, mlflow_page())), encoding="utf-8")
+            partial.write_text(to_html(tree, links), encoding="utf-8")
         click.echo(json.dumps({"html": str(html)}) if as_json else f"written: {html}")
     elif as_json:
         for piece in lineage.write_json(tree):  # a model's million images: never as one text

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from radia.services.proxy import DAGSTER_READONLY, MLFLOW
+from radia.settings import Settings, behind_proxy, mlflow_page, public_url
+
 
 @dataclass(frozen=True)
 class Links:
@@ -17,6 +20,17 @@ class Links:
     def of(cls, dagster: str, mlflow: str) -> Links:
         """Of the addresses as settings have them."""
         return cls(dagster.rstrip("/"), mlflow.rstrip("/"))
+
+    @classmethod
+    def in_force(cls, settings: Settings) -> Links:
+        """Of the settings and the environment: named pages, else the proxy's, else those of one machine.
+
+        Through the proxy runs are opened where nothing can be started: every role that may see runs may go there.
+        """
+        served = public_url().rstrip("/") if behind_proxy() else ""
+        dagster = settings.pages.dagster or (served and served + DAGSTER_READONLY) or settings.notify.page
+        mlflow = settings.pages.mlflow or (served and served + MLFLOW) or mlflow_page()
+        return cls.of(dagster, mlflow)
 
     def dagster_run(self, run: str) -> str:
         """The page of a run in Dagster."""

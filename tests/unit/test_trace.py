@@ -13,6 +13,7 @@ from radia.errors import UnknownId
 from radia.findings import FINDINGS
 from radia.ledger import Ledger, open_ledger
 from radia.registry import Version
+from radia.settings import Settings
 from radia.trace import (
     Tree,
     models_that_saw,
@@ -258,9 +259,9 @@ class TestAPerson:
         assert [child.label for child in trace_person(ledger, "Dr Côté").children] == ["promote"]
 
     def test_asked_what_an_account_looked_up_for_them(self, ledger: Ledger) -> None:
-        ledger.append("reidentify", actor="radia", parameters={"person": "Dre Tremblay", "reason": "recall"})
+        asked = ledger.append("reidentify", actor="radia", parameters={"person": "Dre Tremblay", "reason": "recall"})
         tree = trace_person(ledger, "Dre Tremblay")
-        assert tree.find("reidentify (event 17)").detail["reason"] == "recall"
+        assert tree.find(f"reidentify (event {asked.sequence})").detail["reason"] == "recall"
         assert tree.detail["events"] == 1
 
     def test_shows_the_newest_of_many_and_counts_all(self, ledger: Ledger) -> None:
@@ -359,3 +360,29 @@ class TestThePage:
         assert 'href="https://m/#/models/cxr-candidate/versions/9"' in page
         assert f'href="https://m/#/runs/{"c" * 32}"' in page
         assert "radia restore cxr-candidate/9 DIR" in page
+
+
+class TestLinks:
+    """Where a trace's page sends people."""
+
+    @pytest.fixture(autouse=True)
+    def nothing_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("RADIA_PUBLIC_URL", "MLFLOW_TRACKING_URI"):
+            monkeypatch.delenv(name, raising=False)
+
+    def test_on_one_machine_go_to_what_radia_up_opens(self) -> None:
+        assert Links.in_force(Settings()) == Links("http://127.0.0.1:3000", "http://127.0.0.1:5000")
+
+    def test_behind_the_proxy_go_where_nothing_can_be_started(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RADIA_PUBLIC_URL", "https://radia.hospital.example/")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")  # the services' own address: no person's
+        links = Links.in_force(Settings())
+        assert links.dagster_run("r1") == "https://radia.hospital.example/dagster-readonly/runs/r1"
+        assert links.mlflow_run("m1") == "https://radia.hospital.example/mlflow/#/runs/m1"
+
+    def test_that_are_named_go_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RADIA_PUBLIC_URL", "https://radia.hospital.example")
+        named = {"dagster": "https://d.example/", "mlflow": "https://m.example"}
+        assert Links.in_force(Settings.model_validate({"pages": named})) == Links(
+            "https://d.example", "https://m.example"
+        )
