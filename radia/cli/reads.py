@@ -127,6 +127,39 @@ def import_(sheet: Path, reader: str, role: str, model_visible: bool, params: Pa
     return done, f"{done['new']} new reads; {done['reads']} reads of {done['studies']} studies in all"
 
 
+@reads.command("to-label-studio")
+@click.argument("folder", type=ANY_PATH)
+@reader_option
+@role_option
+@params_option
+@prints
+def to_label_studio(folder: Path, reader: str, role: str, params: Path | None) -> tuple[object, str]:
+    """Write tasks, labelling interface and pictures of what this person can read now, for Label Studio."""
+    from radia import steps
+
+    with opened(params) as site:
+        done = steps.export_label_studio(site, folder, reader=reader, role=role)
+    return done, f"{done['studies']} tasks: {folder}; the folder that holds it is Label Studio's document root"
+
+
+@reads.command("from-label-studio")
+@click.argument("exported", type=EXISTING_FILE)
+@reader_option
+@role_option
+@click.option("--annotator", default="", help="Number or e-mail address in Label Studio, where several annotated.")
+@params_option
+@prints
+def from_label_studio(
+    exported: Path, reader: str, role: str, annotator: str, params: Path | None
+) -> tuple[object, str]:
+    """Take one person's annotations of a JSON export of Label Studio into the log."""
+    from radia import steps
+
+    with opened(params) as site:
+        done = steps.import_label_studio(site, exported, reader=reader, role=role, annotator=annotator)
+    return done, f"{done['new']} new reads by {reader}; {done['reads']} in all"
+
+
 @reads.command("status")
 @click.option("--latent", is_flag=True, help="Readers' error rates by a latent reader model, and what it assumes.")
 @params_option

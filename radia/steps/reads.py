@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from radia.reads import Plan
     from radia.snapshot import Snapshot
 
+PICTURE_SIDE = 1536
+"""Pixels of a film's edge, where it is shown elsewhere as a picture."""
+
 
 def queue_reads(run: Run, *, budget: int | None = None) -> Outcome:
     """Asks for `budget` more reads in three queues, or, without one, for as many as params.yaml says if none waits.
@@ -42,6 +46,52 @@ def export_reads(run: Run, target: Path, *, reader: str, role: str = "reader") -
 
     Raises LabelError where nothing waits for this person.
     """
+    sheet = _sheet(run, reader, role)
+    with written_whole(target) as partial:
+        sheet.rename(columns={"id": "study"}).to_csv(partial, index=False)
+    _exported(run, "reading sheet", sheet, digests.of_file(target), reader=reader, role=role)
+    return {"studies": len(sheet), "reader": reader, "role": role, "sheet": str(target)}
+
+
+def export_label_studio(run: Run, target: Path, *, reader: str, role: str = "reader") -> dict[str, Any]:
+    """Writes a folder for Label Studio: `tasks.json`, `interface.xml` and the pictures, of what this person can read.
+
+    A study's films stand side by side in one PNG. Raises LabelError where nothing waits for this person.
+    """
+    from radia.label_studio import interface, tasks
+
+    sheet = _sheet(run, reader, role)
+    with written_whole(target) as partial:
+        (partial / "films").mkdir(parents=True)
+        pictures = {}
+        for number, (study, paths) in enumerate(zip(sheet["id"], sheet["image"], strict=True), 1):
+            name = f"films/{number:04d}.png"
+            _write_picture([run.workspace.root / path for path in str(paths).split("; ")], partial / name)
+            pictures[str(study)] = f"{target.name}/{name}"
+        (partial / "tasks.json").write_text(json.dumps(tasks(sheet, pictures), indent=1) + "\n", encoding="utf-8")
+        (partial / "interface.xml").write_text(interface(FINDINGS), encoding="utf-8")
+    digest = digests.of_file(target / "tasks.json")
+    _exported(run, "Label Studio tasks", sheet, digest, reader=reader, role=role)
+    return {"studies": len(sheet), "reader": reader, "role": role, "folder": str(target)}
+
+
+def import_label_studio(
+    run: Run, exported: Path, *, reader: str, role: str = "reader", annotator: str = ""
+) -> dict[str, Any]:
+    """Takes one person's annotations of a JSON export of Label Studio into the log. Raises LabelError and its kinds."""
+    from radia.label_studio import sheet_of
+
+    try:
+        content = json.loads(exported.read_bytes())
+    except ValueError as error:
+        raise LabelError("this is no JSON export of Label Studio") from error
+    table = sheet_of(content, FINDINGS, annotator=annotator)
+    evidence = {"sheet": digests.of_file(exported)}
+    return add_reads(run, table, reader=reader, role=role, source="label studio", evidence=evidence)
+
+
+def _sheet(run: Run, reader: str, role: str) -> pd.DataFrame:
+    """The blind sheet of everything this person can read now. Raises LabelError where nothing waits for them."""
     from radia.read_log import ADJUDICATOR, disagreements, export_blind, open_for
 
     site, needed = run.workspace, run.settings.reads.readers
@@ -50,17 +100,28 @@ def export_reads(run: Run, target: Path, *, reader: str, role: str = "reader") -
     if asked.empty:
         raise LabelError(f"nothing waits for this {role}: `radia reads status` says what is open")
     disputed = disagreements(log, readers_needed=needed) if role == ADJUDICATOR and log is not None else None
-    sheet = export_blind(asked, FINDINGS, images=_pictures(site), to_decide=disputed, seed=run.settings.seed)
-    with written_whole(target) as partial:
-        sheet.rename(columns={"id": "study"}).to_csv(partial, index=False)
+    return export_blind(asked, FINDINGS, images=_pictures(site), to_decide=disputed, seed=run.settings.seed)
+
+
+def _exported(run: Run, what: str, sheet: pd.DataFrame, digest: str, *, reader: str, role: str) -> None:
     run.ledger.append(
         Action.EXPORTED,
         actor=run.actor,
-        outputs={"sheet": digests.of_file(target)},
-        parameters={"what": "reading sheet", "reader": reader, "role": role, "studies": len(sheet)},
+        outputs={"sheet": digest},
+        parameters={"what": what, "reader": reader, "role": role, "studies": len(sheet)},
         subjects=sheet["id"],
     )
-    return {"studies": len(sheet), "reader": reader, "role": role, "sheet": str(target)}
+
+
+def _write_picture(films: list[Path], target: Path) -> None:
+    """The films of a study side by side, as they are meant to be seen, as a PNG."""
+    import numpy as np
+    from PIL import Image
+
+    from radia.dicom.pixels import read_gray
+    from radia.images import letterbox
+
+    Image.fromarray(np.hstack([letterbox(read_gray(film), PICTURE_SIDE) for film in films])).save(target)
 
 
 def import_reads(
