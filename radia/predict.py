@@ -61,6 +61,11 @@ def looks(model: ChestModel, pixels: Tensor) -> Iterator[tuple[Augmentation | No
         yield moved, model.features(to_input(pixels, model.preprocessing, moved))
 
 
+def use_threads(count: int) -> None:
+    """So many CPU threads for every forward pass of this process from now on."""
+    torch.set_num_threads(count)
+
+
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
     """Eval mode inside the block, the former mode after it."""
