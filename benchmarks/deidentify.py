@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from radia.dicom.deidentify import Engine, deidentify_tree
 from radia.errors import Refusal
 from radia.settings import DeidentifySettings
-from tests.spec.hidden_places import KINDS, SYNTAXES, build, leaked
+from tests.spec.hiding_elsewhere import KINDS, SYNTAXES, build, leaked
 from tests.unit.test_dicom_burned_in import body
 
 KEY = bytes(range(32))

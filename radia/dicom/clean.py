@@ -16,9 +16,11 @@ from pydicom._uid_dict import UID_dictionary
 
 from radia.dicom.container import PIXEL_DATA, Buffer, Dataset, Element, encode_element, vr_of
 from radia.dicom.dates import shift_date, shift_datetime, valid_time, years_between
+from radia.dicom.harvest import decoded, encodings_of
+from radia.dicom.identifiers import Identifiers
 from radia.dicom.profile import Action, Profile, Rule, safe_private
 from radia.dicom.pseudonyms import Pseudonymizer
-from radia.dicom.text import Identifiers, decoded, encodings_of, few_figures, in_vocabulary, passes_scan
+from radia.dicom.text import few_figures, in_vocabulary, passes_scan
 
 _PATIENT_ID, _PATIENT_NAME, _CHARSET = 0x00100020, 0x00100010, 0x00080005
 _AGE, _BIRTH_DATE, _STUDY_DATE = 0x00101010, 0x00100030, 0x00080020
@@ -27,17 +29,29 @@ _CODE_VALUE, _CODE_SCHEME, _CODE_MEANING = 0x00080100, 0x00080102, 0x00080104
 _CODE_VALUES = (_CODE_VALUE, 0x00080119, 0x00080120)  # short, long, or a URN
 _CONCEPT_NAME, _VALUE_TYPE, _TEXT_VALUE, _VERIFYING_OBSERVER = 0x0040A043, 0x0040A040, 0x0040A160, 0x0040A073
 _PERFORMED_STEP = 0x00081111
-_STANDARD_SCHEMES = frozenset(
-    ["SCT", "SRT", "SNM3", "DCM", "LN", "UCUM", "RADLEX", "RADELEMENT", "FMA", "NCIt", "UMLS", "I9", "I10", "ICD10"]
-)
+_STANDARD_CODES = {
+    scheme: re.compile(form)
+    for schemes, form in (
+        ("SCT", r"[1-9]\d{5,17}"), ("SRT SNM3", r"[A-Z]\d?-[0-9A-F]{4,6}"), ("DCM", r"\d{6}|[A-Z]{2,16}"),
+        ("LN", r"(?:LA|LP)?\d{1,7}-\d"), ("RADLEX", r"RID\d{1,6}"), ("RADELEMENT", r"RDES?\d{1,5}(?:\.\d{1,2})?"),
+        ("FMA", r"\d{2,6}"), ("NCIt", r"C\d{4,6}"), ("UMLS", r"C\d{7}"), ("UCUM", r"[A-Za-z%{}\[\]()/.*'^0-9+-]{1,16}"),
+        ("I9", r"[EV]?\d{2,3}(?:\.\d{1,2})?"), ("I10 ICD10", r"[A-Z]\d[0-9A-Z](?:\.[0-9A-Z]{1,4})?"),
+    )
+    for scheme in schemes.split()
+}  # fmt: skip
+"""Schemes that name no local thing, and the form of their codes; any other text under their name is none of theirs."""
 _OLDEST = 90
 _NUMBER = {
     "IS": re.compile(rb" *[+-]?\d{1,12} *\Z"),
     "DS": re.compile(rb" *[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})? *\Z"),
 }
 _BINARY = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8, "SV": 8, "UV": 8, "AT": 4}
-_COUNTED = {"UL": "L", "SL": "l", "FL": "f", "FD": "d", "SV": "q", "UV": "Q"}  # can hold a record number as a number
+_COUNTED = {
+    "US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d", "SV": "q", "UV": "Q", "AT": "L"
+}  # fmt: skip
+_COUNTABLE = 64  # numbers whose figures are read one after the other; a histogram has more
 _WHOLE_FIGURES = 8  # of a number: more than any measure of a radiograph has; a date or a telephone number has them
+_FIGURES_OF_TERMS = 1  # of the numbers in a term of the vocabulary that cannot be a year or a day of birth
 _WRITABLE = 256  # bytes of numbers that are also read as letters
 _SPLIT_TEXT = frozenset(["LO", "SH", "PN", "AE", "CS", "UC"])
 _WHOLE_TEXT = frozenset(["ST", "LT", "UT", "UR"])
@@ -172,7 +186,8 @@ class Cleaner:
         scheme = kept.text(_CODE_SCHEME)
         if not value or (item.text(_CODE_SCHEME) and not scheme):
             return False
-        if scheme not in _STANDARD_SCHEMES and not passes_scan(value, self.identifiers):
+        form = _STANDARD_CODES.get(scheme)
+        if not (form.fullmatch(value) if form else passes_scan(value, self.identifiers)):
             return False
         if _CODE_MEANING in item.elements and not kept.text(_CODE_MEANING):
             meaning = _known_meanings().get((scheme, value), value)
@@ -231,13 +246,27 @@ class Cleaner:
         """Whether binary numbers are whole, spell no identifier and are none."""
         if len(value) % _BINARY[vr] or self.identifiers.stand_in(value):
             return False
-        letters = bytes(value[:_WRITABLE]).replace(b"\0", b"").decode("latin-1")
-        if len(letters) > 3 and letters.isprintable() and self.identifiers.named_in(letters):
-            return False
-        if vr not in _COUNTED or not self.identifiers.numbers:
+        start = bytes(value[:_WRITABLE])
+        if self._spells(start) or self._spells(np.frombuffer(start, ">u2").astype("<u2").tobytes()):
+            return False  # in the order of this file, and in that of another
+        if not self.identifiers.numbers:
             return True
         held = struct.unpack(f"<{len(value) // _BINARY[vr]}{_COUNTED[vr]}", value)
-        return self.identifiers.numbers.isdisjoint(held) and not self.identifiers.spelled_in(held)
+        if vr in ("UL", "SL", "FL", "FD", "SV", "UV") and not self.identifiers.numbers.isdisjoint(held):
+            return False
+        figures = [f"{number:.7g}" if vr == "FL" else repr(number) for number in held[:_COUNTABLE]]
+        if self.identifiers.packed_in(start) or any(map(self.identifiers.figures_in, figures)):
+            return False
+        if len(held) <= _COUNTABLE and self.identifiers.figures_in("".join(figures)):
+            return False
+        return not self.identifiers.spelled_in(held)
+
+    def _spells(self, raw: bytes) -> bool:
+        """Whether bytes that read as letters name somebody."""
+        letters = raw.replace(b"\0", b"").decode("latin-1")
+        if len(letters) <= 3 or not letters.isprintable():
+            return False
+        return self.identifiers.named_in(letters) or self.identifiers.abbreviated_in(letters)
 
     def _numbers(self, raw: bytes, vr: str) -> bytes | None:
         parts = raw.split(b"\\")
@@ -290,13 +319,15 @@ class Cleaner:
             return True
         if self.identifiers.named_in(value):
             return False
-        if in_vocabulary(value) or (rule.action is Action.KEEP and not rule.check):
+        if in_vocabulary(value):
+            return few_figures(value, _FIGURES_OF_TERMS) or not self.identifiers.marked_in(value)
+        if rule.action is Action.KEEP and not rule.check:
             return True  # the table's K: what the option keeps stays as it is
         if rule.check in ("term", "words"):
             return False
         if rule.check == "code":
-            return bool(_CODE_FORM.match(value)) and not self.identifiers.named_in(value)
-        return passes_scan(value, self.identifiers)
+            return bool(_CODE_FORM.match(value)) and not self.identifiers.hinted_in(value)
+        return passes_scan(value, self.identifiers, of_a_maker=rule.check == "vendor")
 
     # --- the top level
 

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from radia.errors import Reason, Refusal
 
-_EOI, _SOS = 0xD9, 0xDA
+_EOI, _SOS, _LSE = 0xD9, 0xDA, 0xF8
 _BARE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
 _FRAME_HEADERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 # What a decoder needs: frame headers, tables (DHT, DAC, DQT, JPEG-LS presets), DNL, DRI, SOS. All else goes.
+_EXACT = {0xDC: 4, 0xDD: 4}  # DNL, DRI: segments of one length (T.81 B.2)
 _NEEDED = _FRAME_HEADERS | {0xC4, 0xCC, 0xDB, 0xDC, 0xDD, 0xF8, _SOS}
 _J2K_SOT, _J2K_SOD, _J2K_EOC = 0xFF90, 0xFF93, 0xFFD9
 # CAP, SIZ, COD, COC, CPF, QCD, QCC, RGN, POC, PPM, PPT. Comments go, and the optional lengths of parts with them.
@@ -69,7 +70,7 @@ def _jpeg(stream: bytes) -> bytes:
         lossless_ls |= marker == 0xF7
         at += 2 + length
         if marker in _NEEDED:
-            pieces.append(segment)
+            pieces.append(_whole(marker, segment))
         elif marker == 0xEE and segment[4:9] == b"Adobe":
             pieces.append(b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0" + segment[15:16])
         elif marker == 0xE8 and segment[4:8] == b"mrfx" and length == 7:
@@ -78,6 +79,22 @@ def _jpeg(stream: bytes) -> bytes:
             end = _end_of_scan(stream, at, lossless_ls)
             pieces.append(stream[at:end])
             at = end
+
+
+def _whole(marker: int, segment: bytes) -> bytes:
+    """A segment that a decoder needs, no longer than it may be (T.81 B.2, T.87 C.2): there would be room for text."""
+    if marker in _EXACT:
+        return segment[:2] + _EXACT[marker].to_bytes(2, "big") + segment[4 : 2 + _EXACT[marker]]
+    if marker == _LSE:
+        if segment[4] in (2, 3, 4):
+            raise Refusal(Reason.UNREADABLE_PIXELS, "a palette inside the stream")
+        return segment if segment[4] == 1 and len(segment) == 15 else b""
+    longest = (
+        10 + 3 * segment[9] if marker in _FRAME_HEADERS else 8 + 2 * segment[4] if marker == _SOS else len(segment)
+    )
+    if len(segment) > longest:
+        raise Refusal(Reason.UNREADABLE_PIXELS, "a segment longer than it can be")
+    return segment
 
 
 def _end_of_scan(stream: bytes, at: int, lossless_ls: bool) -> int:

@@ -10,7 +10,9 @@ from datetime import date, timedelta
 
 _DATE = re.compile(r"(\d{4})(\d{2})(\d{2})\Z")
 _OLD_DATE = re.compile(r"(\d{4})[.\-/](\d{2})[.\-/](\d{2})\Z")  # ACR-NEMA wrote 1997.07.04
-_DATETIME = re.compile(r"(\d{4})(\d{2})?(\d{2})?(\d{2}(?:\d{2}(?:\d{2}(?:\.\d{1,6})?)?)?)?([+\-]\d{4})?\Z")
+_CLOCK = r"(?:[01]\d|2[0-3])(?:[0-5]\d(?:(?:[0-5]\d|60)(?:\.\d{1,6})?)?)?"
+_ZONE = r"[+\-](?:0\d|1[0-4])[0-5]\d"  # PS3.5 6.2: from -1200 to +1400
+_DATETIME = re.compile(rf"(\d{{4}})(\d{{2}})?(\d{{2}})?({_CLOCK})?({_ZONE})?\Z")
 _TIME = re.compile(r"(?:[01]\d|2[0-3])(?::?[0-5]\d(?::?(?:[0-5]\d|60)(?:\.\d{1,6})?)?)?\Z")
 _EARLIEST = date(1, 1, 1)
 

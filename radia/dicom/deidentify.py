@@ -31,9 +31,10 @@ from radia.dicom.clean import Cleaner
 from radia.dicom.container import PIXEL_DATA, Dataset, Element
 from radia.dicom.crosswalk import Crosswalk, Origin
 from radia.dicom.frames import CleanPixels, clean_pixels
+from radia.dicom.harvest import harvest
+from radia.dicom.identifiers import Identifiers
 from radia.dicom.profile import Profile, table_sha256
 from radia.dicom.pseudonyms import Pseudonymizer, normal_form
-from radia.dicom.text import Identifiers, harvest
 from radia.dicom.verify import verify
 from radia.errors import KeyFileError, RadiaError, Reason, Refusal, StorageFull
 from radia.settings import DeidentifySettings, ScaleSettings
@@ -108,7 +109,7 @@ class Engine:
         identifiers = harvest(dataset, self.profile)
         cleaner = Cleaner(self.profile, self.pseudonymizer, outcome.patient, identifiers)
         kept = cleaner.clean(dataset, pixels=image)
-        pixels = clean_pixels(source, look=self.settings.clean_pixels) if image else _NO_PIXELS
+        pixels = clean_pixels(source, identifiers, look=self.settings.clean_pixels) if image else _NO_PIXELS
         for element in pixels.changed:
             kept.elements[element.tag] = element
         if self.settings.clean_graphics:

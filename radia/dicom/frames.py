@@ -22,6 +22,7 @@ from radia.dicom import container
 from radia.dicom.burned_in import Box, blank, find_text
 from radia.dicom.codestream import precision, without_comments
 from radia.dicom.container import PIXEL_DATA, Dataset, Element, Part10
+from radia.dicom.identifiers import Identifiers
 from radia.dicom.pixels import encode_lossless, stored_pixels
 from radia.errors import Reason, Refusal
 
@@ -65,14 +66,17 @@ class _Shape:
         return ((1 << self.bits) - 1) << self.low
 
 
-def clean_pixels(source: Part10, *, look: bool) -> CleanPixels:
-    """The pixel data of an image without legible text (where `look`) and without hidden bytes. Raises Refusal."""
+def clean_pixels(source: Part10, identifiers: Identifiers, *, look: bool) -> CleanPixels:
+    """The pixel data of an image without legible text (where `look`) and without hidden bytes. Raises Refusal.
+
+    identifiers: a compressed stream that has one of them in its tables, or behind the last pixel, is encoded anew.
+    """
     shape = _shape(source.dataset)
     native = source.syntax in container.NATIVE
     _check(source, shape, native=native)
     frames = list(_frames(source, shape, native=native))
     if shape.samples > 1:
-        return _colour(source, shape, frames, look=look, native=native)
+        return _colour(source, shape, frames, identifiers, look=look, native=native)
     if look:
         stored = [_stored(source, shape, frame, native=native) for frame in frames]
         boxes = [_each_once([find_text(seen) for seen in _as_seen(source, image)]) for image in stored]
@@ -80,11 +84,14 @@ def clean_pixels(source: Part10, *, look: bool) -> CleanPixels:
             return _encoded_anew(source, shape, stored, boxes)
     if native:
         return CleanPixels(container.EXPLICIT, _native(source, shape), [])
-    streams = _streams(source, shape, frames)
-    if streams is None:
-        stored = [_decoded(source, frame) for frame in frames]
-        return _encoded_anew(source, shape, stored, [[] for _ in stored])
-    return CleanPixels(source.syntax, Element(PIXEL_DATA, "OB", fragments=streams), [])
+    if source.syntax == container.RLE:  # bytes can hide in it
+        return _encoded_anew(source, shape, [_decoded(source, frame) for frame in frames], [[] for _ in frames])
+    streams = [
+        without_comments(bytes(frame), jpeg_2000=source.syntax in container.JPEG_2000_FAMILY) for frame in frames
+    ]
+    if any(identifiers.stand_in_ends(stream) or _holds_more(source, shape, stream) for stream in streams):
+        return _encoded_anew(source, shape, [_decoded(source, stream) for stream in streams], [[] for _ in streams])
+    return CleanPixels(source.syntax, Element(PIXEL_DATA, "OB", fragments=list(streams)), [])
 
 
 def _shape(dataset: Dataset) -> _Shape:
@@ -191,7 +198,7 @@ def _native(source: Part10, shape: _Shape) -> Element:
     """Uncompressed pixels: what the image needs, no byte more, and nothing in unused bits."""
     value = source.dataset.elements[PIXEL_DATA].value[: shape.frame_bytes * shape.frames]
     vr = "OW" if shape.allocated > 8 else "OB"
-    if shape.allocated not in (8, 16, 32) or shape.bits >= shape.allocated:
+    if shape.allocated not in (8, 16, 32, 64) or shape.bits >= shape.allocated:
         return Element(PIXEL_DATA, vr, value)
     held = np.frombuffer(value, f"<u{shape.allocated // 8}")
     used = np.array(shape.used, held.dtype)
@@ -210,24 +217,10 @@ def _sign_extended(held: NDArray[Any], bits: int, low: int) -> NDArray[Any]:
     return np.asarray((signed << spare >> (spare + low)) << low).view(held.dtype)
 
 
-def _streams(source: Part10, shape: _Shape, frames: list[container.Buffer]) -> list[container.Buffer] | None:
-    """Gray frames as they came, without what is not image. None where they must be encoded anew: RLE, where bytes can
-    hide, and streams deeper than the image that hold something in the unused bits.
-    """
-    if source.syntax == container.RLE:
-        return None
-    jpeg_2000 = source.syntax in container.JPEG_2000_FAMILY
-    cleaned: list[container.Buffer] = []
-    for frame in frames:
-        stream = without_comments(bytes(frame), jpeg_2000=jpeg_2000)
-        if precision(stream, jpeg_2000=jpeg_2000) > shape.bits and _holds_more(source, shape, stream):
-            return None
-        cleaned.append(stream)
-    return cleaned
-
-
 def _holds_more(source: Part10, shape: _Shape, stream: bytes) -> bool:
-    """Whether a decoded frame has bits set where the image has none."""
+    """Whether a stream is deeper than the image and has bits set where the image has none."""
+    if precision(stream, jpeg_2000=source.syntax in container.JPEG_2000_FAMILY) <= shape.bits:
+        return False
     deep = Part10(source.meta, Dataset(dict(source.dataset.elements)), source.syntax)
     deep.dataset.elements[0x00280101] = Element(0x00280101, "US", shape.allocated.to_bytes(2, "little"))
     deep.dataset.elements[0x00280102] = Element(0x00280102, "US", (shape.allocated - 1).to_bytes(2, "little"))
@@ -270,10 +263,18 @@ def _each_once(boxes: list[list[Box]]) -> list[Box]:
 # --- colour -----------------------------------------------------------------------------------------------------------
 
 
-def _colour(source: Part10, shape: _Shape, frames: list[container.Buffer], *, look: bool, native: bool) -> CleanPixels:
+def _colour(
+    source: Part10,
+    shape: _Shape,
+    frames: list[container.Buffer],
+    identifiers: Identifiers,
+    *,
+    look: bool,
+    native: bool,
+) -> CleanPixels:
     """Colour images: text is looked for in each channel. What must be encoded anew becomes uncompressed RGB."""
-    if shape.allocated != 8 or shape.samples != 3:
-        raise Refusal(Reason.NOT_AN_IMAGE_TO_CLEAN, "colour of more than eight bits or other than three channels")
+    if shape.allocated != 8 or shape.bits != 8 or shape.samples != 3:
+        raise Refusal(Reason.NOT_AN_IMAGE_TO_CLEAN, "colour of other than eight bits or three channels")
     if source.dataset.text(0x00280004) not in ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT"):
         raise Refusal(Reason.NOT_AN_IMAGE_TO_CLEAN, "a colour space that is not known")
     repack = source.syntax == container.RLE
@@ -290,6 +291,8 @@ def _colour(source: Part10, shape: _Shape, frames: list[container.Buffer], *, lo
     streams: list[container.Buffer] = [
         without_comments(bytes(frame), jpeg_2000=source.syntax in container.JPEG_2000_FAMILY) for frame in frames
     ]
+    if any(map(identifiers.stand_in_ends, streams)):
+        return _as_rgb([_decoded(source, stream) for stream in streams], boxes)
     return CleanPixels(source.syntax, Element(PIXEL_DATA, "OB", fragments=streams), [])
 
 

@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from functools import cache
 
 from radia.dicom.container import Buffer, Element
+from radia.dicom.identifiers import Identifiers
 from radia.dicom.profile import Action, Profile, safe_private
-from radia.dicom.text import Identifiers
 from radia.errors import Reason, Refusal
 
-_HEAD = 4096  # bytes of the pixel data that are searched as well: there a stream keeps its comments
 _FEW = 16  # fewer bytes than that are looked at together with the header
 _STATED = frozenset(
     {0x00080005, 0x00100010, 0x00100020, 0x00100030, 0x00101010, 0x00280301, 0x00280303}
@@ -56,7 +55,7 @@ def verify(
             header = header.replace(value, b"")
         if identifiers.stand_in(header):
             raise Refusal(Reason.RESIDUAL_IDENTIFIER, "in the header")
-    if any(identifiers.stand_in_pixels(part[:_HEAD]) for part in bulk):
+    if any(map(identifiers.stand_in_ends, bulk)):
         raise Refusal(Reason.RESIDUAL_IDENTIFIER, "in the pixel data")
 
 

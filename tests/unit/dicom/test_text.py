@@ -6,7 +6,8 @@ import base64
 
 import pytest
 
-from radia.dicom.text import Identifiers, in_vocabulary, passes_scan
+from radia.dicom.identifiers import Identifiers
+from radia.dicom.text import in_vocabulary, passes_scan
 
 NOBODY = Identifiers([])
 OF_THE_PATIENT = Identifiers(
