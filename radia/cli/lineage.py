@@ -77,6 +77,21 @@ def audit_bundle(model: str, target: Path) -> tuple[object, str]:
     return {"bundle": str(written)}, f"written: {written}"
 
 
+@audit.command()
+@click.option("--person", required=True, help="Who renews the key; stays in the record.")
+@click.option("--reason", required=True, help="Why; stays in the record.")
+@click.option("--new-key", type=EXISTING_FILE, help="The next key, where the ledger's is a secret of the environment.")
+@prints
+def rekey(person: str, reason: str, new_key: Path | None) -> tuple[object, str]:
+    """Sign the ledger with another key from now on; end what writes to it before, and start it again afterwards."""
+    from radia import ledger
+    from radia.settings import workspace
+
+    event = ledger.rekey(workspace(), person=person, reason=reason, new_key=new_key)
+    then = "put the new key in the place of the secret" if new_key else "keys/ledger.key holds the new key"
+    return {"event": event.sequence}, f"event {event.sequence} is the first of the new key; {then}"
+
+
 @main.command()
 @click.argument("model")
 @click.argument("target", type=ANY_PATH)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from radia.ledger.code import code_version
 from radia.ledger.events import FORMAT, GENESIS, Action, Anchor, Event, canonical, chain
-from radia.ledger.site import file_digests, open_ledger, verify_artefacts
+from radia.ledger.site import file_digests, open_ledger, rekey, verify_artefacts
 from radia.ledger.store import Ledger
 from radia.ledger.verification import Verification
 
@@ -31,5 +31,6 @@ __all__ = [
     "code_version",
     "file_digests",
     "open_ledger",
+    "rekey",
     "verify_artefacts",
 ]

@@ -59,6 +59,7 @@ class Action(StrEnum):
     REIDENTIFY = "reidentify"
     RESTORE = "restore"
     BUNDLE = "bundle"
+    REKEY = "rekey"
     IMPORTED = "imported"
     EXPORTED = "exported"
     ACCESSED = "accessed"

@@ -4,6 +4,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 from radia import digests, settings
@@ -26,6 +27,26 @@ def open_ledger(site: Workspace, *, read_only: bool = False) -> Ledger:
     if key is None and (site.ledger_key_file.is_file() or (not read_only and _is_empty(url))):
         key = key_of(site.ledger_key_file)
     return Ledger(url, key=key, anchor_file=anchor_file, read_only=read_only)
+
+
+def rekey(site: Workspace, *, person: str, reason: str, new_key: Path | None = None) -> Event:
+    """Gives the ledger another key; a rekeying that was killed is finished when it is asked for again.
+
+    new_key: a file with the next key, where the ledger's is a secret in the environment: whoever keeps the secrets puts
+    it in the place of the old one. Without it the key is made, and takes the place of `keys/ledger.key`.
+    Raises LedgerError, KeyFileError.
+    """
+    secret = settings.ledger_key_from_environment() is not None
+    if secret and (new_key is None or not new_key.is_file()):
+        raise KeyFileError("the ledger's key is a secret of the environment: name a file with the next one")
+    following = new_key or site.ledger_key_file.with_suffix(".next")
+    key = key_of(following)
+    with closing(open_ledger(site)) as ledger:
+        done = ledger.last(Action.REKEY) if ledger.is_signed_with(key) else None
+        event = done or ledger.rekey(key, actor=person, reason=reason)
+    if not secret:
+        following.replace(site.ledger_key_file)
+    return event
 
 
 def _is_empty(url: str) -> bool:

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import hmac
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -129,6 +130,31 @@ class Ledger:
             event = self._insert(connection, values)
         self._keep_anchor(event.anchor)
         return event
+
+    def rekey(self, key: bytes, *, actor: str, reason: str) -> Event:
+        """Signs with another key from this event on; a ledger that is open with the old one can write no more.
+
+        What lies before stays proven: the event's hash holds all of it, and its HMAC is of the new key. The old key is
+        of no use to anybody afterwards. Raises LedgerError where this ledger's own key is not the last event's.
+        """
+        values = {
+            "format": FORMAT,
+            "action": Action.REKEY,
+            "actor": plain(actor, "actor"),
+            "code": code_version(),
+            "parameters": {"reason": reason},
+        }
+        with self._writing() as connection:
+            event = self._insert(connection, values, sign_with=key)
+        self._key = key
+        self._keep_anchor(event.anchor)
+        return event
+
+    def is_signed_with(self, key: bytes) -> bool:
+        """Whether the last event's HMAC is of this key."""
+        with self._reading() as connection:
+            head, _, mac = head_of(connection)
+        return mac is not None and hmac.compare_digest(mac, mac_of(key, head.hash) or "")
 
     # --- reading
 
@@ -264,11 +290,13 @@ class Ledger:
         for statement in sqlite_guards() if self._sqlite else postgresql_guards():
             connection.exec_driver_sql(statement)
 
-    def _insert(self, connection: Connection, values: Mapping[str, Any]) -> Event:
+    def _insert(self, connection: Connection, values: Mapping[str, Any], *, sign_with: bytes | None = None) -> Event:
         head, last_at, last_mac = head_of(connection)
         if head.sequence and (last_mac is None) != (self._key is None):
             have = "with a key: give it (see `radia --help`)" if last_mac else "without a key: it cannot be given one"
             raise LedgerError(f"the ledger was begun {have}")
+        if head.sequence and last_mac != mac_of(self._key, head.hash):
+            raise LedgerError("the ledger's last event was signed with another key than the one given here")
         clock = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         entry = {key: value for key, value in values.items() if value not in ({}, [], None)}
         entry |= {"sequence": head.sequence + 1, "at": max(clock, last_at)}
@@ -285,7 +313,7 @@ class Ledger:
             "body": body,
             "previous": head.hash,
             "hash": hash_,
-            "mac": mac_of(self._key, hash_),
+            "mac": mac_of(sign_with or self._key, hash_),
         }
         connection.execute(sa.insert(EVENTS), row)
         named = [{"sequence": row["sequence"], "action": row["action"], "term": term} for term in terms_of(entry)]

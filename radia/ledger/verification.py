@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from radia.errors import ChainBroken
-from radia.ledger.events import GENESIS, Anchor, chain, terms_of
+from radia.ledger.events import GENESIS, Action, Anchor, chain, terms_of
 from radia.ledger.tables import EVENTS, MENTIONS, streamed
 
 
@@ -56,6 +56,7 @@ def _verified(connection: Connection, stretch: Stretch, key: bytes | None, ancho
         MENTIONS.c.id >= stretch.first_mention, MENTIONS.c.id < stretch.end_mention
     )
     before = _before(connection, stretch.after)
+    signed_from = _signed_from(connection)
     mentions = streamed(connection, found.order_by(MENTIONS.c.id))
     authenticate = _authenticator(key)
     sha256, read = hashlib.sha256, make_scanner(json.JSONDecoder())  # type: ignore[arg-type]
@@ -75,7 +76,7 @@ def _verified(connection: Connection, stretch: Stretch, key: bytes | None, ancho
         if hash_ != link.hexdigest():
             raise broken(number, "its content does not have the recorded hash")
         last, last_bytes = hash_, link.digest()
-        if authenticate is not None and mac != authenticate(last_bytes):
+        if authenticate is not None and number >= signed_from and mac != authenticate(last_bytes):
             raise broken(number, "its HMAC is not of this ledger's key")
         entry, _ = read(body, 0)  # the hash fits: it is JSON that this module wrote
         if (
@@ -107,6 +108,12 @@ def check_bounds(connection: Connection) -> None:
         lowest = connection.execute(sa.select(sa.func.min(column)).select_from(table)).scalar()
         if lowest is not None and lowest < 1:
             raise broken(1, "something was put before it")
+
+
+def _signed_from(connection: Connection) -> int:
+    """The first event of the key in use: what lies before is in its hash, and so is proven by its HMAC."""
+    query = sa.select(sa.func.max(EVENTS.c.sequence)).where(EVENTS.c.action == Action.REKEY)
+    return connection.execute(query).scalar() or 0
 
 
 def _before(connection: Connection, sequence: int) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from radia.ledger import (
     events,
     file_digests,
     open_ledger,
+    rekey,
     store,
     verify_artefacts,
 )
@@ -371,6 +372,79 @@ class TestKeysAndAnchors:
     def test_what_is_not_an_anchor_is_refused(self) -> None:
         with pytest.raises(LedgerError, match="not `<sequence>:<64 hex digits>`"):
             Anchor.parse("12:abc")
+
+
+class TestRekeying:
+    NEW = bytes(range(32, 64))
+
+    @pytest.fixture
+    def rekeyed(self, url: str) -> Ledger:
+        ledger = Ledger(url, key=KEY)
+        three_events(ledger)
+        ledger.rekey(self.NEW, actor="Mme Roy", reason="she who held it left")
+        ledger.append("check", actor="radia")
+        return ledger
+
+    def test_the_chain_goes_on_and_is_proven_with_the_new_key(self, rekeyed: Ledger, url: str) -> None:
+        found = Ledger(url, key=self.NEW).verify()
+        assert (found.events, found.authenticated) == (5, True)
+        assert rekeyed.event(4).actor == "Mme Roy"
+
+    def test_the_old_key_proves_and_writes_nothing_more(self, rekeyed: Ledger, url: str) -> None:
+        before = Ledger(url, key=KEY)
+        with pytest.raises(ChainBroken, match=r"event 4 .*HMAC"):
+            before.verify()
+        with pytest.raises(LedgerError, match="another key"):
+            before.append("check", actor="radia")
+
+    def test_who_has_only_the_old_key_cannot_change_what_it_signed(self, rekeyed: Ledger, url: str) -> None:
+        body = canonical({**json.loads(stored(url, 3)[0]), "actor": "somebody"})
+        hash_ = chain(stored(url, 2)[1], body)
+        tamper(url, "UPDATE ledger_events SET body = ?, hash = ?, mac = ?, actor = 'somebody' WHERE sequence = 3",
+               body, hash_, events.mac_of(KEY, hash_))  # fmt: skip
+        with pytest.raises(ChainBroken):
+            Ledger(url, key=self.NEW).verify()
+
+    def test_an_event_that_claims_a_new_key_must_carry_it(self, url: str) -> None:
+        ledger = Ledger(url, key=KEY)
+        three_events(ledger)
+        ledger.rekey(self.NEW, actor="a thief", reason="")
+        with pytest.raises(ChainBroken, match=r"event 4 .*HMAC"):
+            Ledger(url, key=KEY).verify()
+
+    def test_a_site_finishes_what_was_killed_between_event_and_file(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        site = Workspace(tmp_path)
+        open_ledger(site).append("check", actor="radia")
+        with monkeypatch.context() as killed:
+            killed.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                rekey(site, person="Mme Roy", reason="yearly")
+        first = rekey(site, person="Mme Roy", reason="yearly")
+        assert (first.sequence, open_ledger(site).append("check", actor="radia").sequence) == (2, 3)
+        assert open_ledger(site).verify().authenticated
+        assert rekey(site, person="Mme Roy", reason="yearly").sequence == 4
+
+    def test_a_secret_of_the_environment_is_not_renewed_without_the_next_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("RADIA_LEDGER_KEY", KEY.hex())
+        site = Workspace(tmp_path)
+        open_ledger(site).append("check", actor="radia")
+        with pytest.raises(KeyFileError, match="name a file"):
+            rekey(site, person="Mme Roy", reason="yearly")
+        (tmp_path / "next").touch(mode=0o600)
+        (tmp_path / "next").write_text(self.NEW.hex())
+        assert rekey(site, person="Mme Roy", reason="yearly", new_key=tmp_path / "next").sequence == 2
+        monkeypatch.setenv("RADIA_LEDGER_KEY", self.NEW.hex())
+        assert open_ledger(site).verify().authenticated
+
+
+def stored(url: str, sequence: int) -> tuple[str, str]:
+    """Body and hash of an event as the database holds them."""
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as database:
+        return database.execute("SELECT body, hash FROM ledger_events WHERE sequence = ?", (sequence,)).fetchone()
 
 
 class TestOpening:
