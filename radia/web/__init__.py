@@ -119,6 +119,7 @@ def _http(error: HTTPException) -> tuple[Any, int] | Response:
 
 
 def _told(message: str, status: int) -> tuple[Any, int]:
-    if request.path.startswith("/api/") or request.accept_mimetypes.best == "application/json":
+    program = request.blueprint == "api" or request.path.startswith("/api/")
+    if program or request.accept_mimetypes.best == "application/json":
         return jsonify(error=message), status
     return render_template("message.html", message=message, status=status), status
