@@ -256,6 +256,9 @@ def cluster(address: str, *, cores: int, wanted_by: str) -> Iterator[Any]:
     Raises SettingsError where Ray is not installed.
     """
     quiet_dependencies()
+    if not address:
+        # Ray's name for "this machine alone": its servers then listen on 127.0.0.1
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
     except ImportError as error:
@@ -263,7 +266,7 @@ def cluster(address: str, *, cores: int, wanted_by: str) -> Iterator[Any]:
         raise SettingsError(message) from error
     ours = not ray.is_initialized()
     if ours:
-        own = {"address": "local", "num_cpus": cores, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        own = {"address": "local", "num_cpus": cores, "include_dashboard": False}
         started: dict[str, Any] = {"address": address} if address else own
         ray.init(**started, log_to_driver=False, logging_level=logging.ERROR)
     try:

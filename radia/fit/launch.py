@@ -305,6 +305,8 @@ def _by_ray(job: bytes, told: _Told, where: TrainSettings, device: str) -> int:
     # a cluster may take minutes to start a machine; and paths stay what they are
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    if not where.ray_address:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     with ThreadPoolExecutor(1) as aside, cluster(where.ray_address, cores=where.workers or 1, wanted_by="train") as ray:
         from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
         from ray.train.torch import TorchTrainer
