@@ -34,6 +34,7 @@ class Action(StrEnum):
 
     INTAKE = "intake"
     DEIDENTIFY = "deidentify"
+    CONTRADICTION = "contradiction"
     IMAGES = "images"
     LABELS = "labels"
     CHECK = "check"
@@ -60,6 +61,8 @@ class Action(StrEnum):
     RESTORE = "restore"
     BUNDLE = "bundle"
     REKEY = "rekey"
+    BACKUP = "backup"
+    RETENTION = "retention"
     IMPORTED = "imported"
     EXPORTED = "exported"
     ACCESSED = "accessed"
