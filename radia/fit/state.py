@@ -1,13 +1,19 @@
-"""The full state of a run, kept after each epoch, from which a killed one goes on to the same weights."""
+"""The full state of a run, kept after each epoch, from which a killed one goes on to the same weights.
+
+The last two epochs' are kept, each with its SHA-256: where the newer one is cut or damaged, the run goes on from the
+older one, which costs an epoch and changes nothing in the outcome.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -17,6 +23,7 @@ import torch
 from torch import Tensor
 
 from radia.errors import StorageFull, TrainingError
+from radia.fit.workers import first_says
 from radia.model import ChestModel
 from radia.workspace import written_whole
 
@@ -24,6 +31,9 @@ log = logging.getLogger(__name__)
 
 SIZE_OF_STATE = 5
 """A state in sizes of the model: its weights, the optimizer's two averages, the best epoch's, the moving average's."""
+
+KEPT = 2
+"""Epochs whose state is kept."""
 
 
 @dataclass
@@ -38,7 +48,11 @@ class State:
     micro: int
 
     def add(self, entry: dict[str, Any], model: ChestModel) -> None:
-        """Takes an epoch in, and the model's weights if it is the best so far (the earliest of equals)."""
+        """Takes an epoch in, and the model's weights if it is the best so far (the earliest of equals).
+
+        Of several workers, the first one's word counts: no two may differ on whether the run ends here.
+        """
+        entry = first_says(entry)
         self.epoch = entry["epoch"]
         self.history.append(entry)
         if not self.best or entry["validation_auroc"] > self.history[self.best_epoch]["validation_auroc"]:
@@ -59,11 +73,12 @@ class Average:
         """Takes a step's weights in; the first steps count more, so that the start is forgotten."""
         self._steps += 1
         decay = min(self._decay, self._steps / (self._steps + 10))
-        for name, tensor in model.state_dict().items():
-            if tensor.is_floating_point():
-                self.values[name].lerp_(tensor, 1 - decay)
-            else:
-                self.values[name].copy_(tensor)
+        now = model.state_dict()
+        moving = [name for name, tensor in now.items() if tensor.is_floating_point()]
+        # all at once: one by one, a GPU would wait for hundreds of small calls
+        torch._foreach_lerp_([self.values[name] for name in moving], [now[name] for name in moving], 1 - decay)
+        for name in now.keys() - set(moving):
+            self.values[name].copy_(now[name])
 
     @contextmanager
     def in_place_of(self, model: ChestModel) -> Iterator[None]:
@@ -101,10 +116,14 @@ def fingerprint(model: ChestModel, *parts: Any) -> str:
     return digest.hexdigest()
 
 
-def room_for_state(resume: Path, model: ChestModel) -> None:
-    """Raises StorageFull where an epoch's state would not fit: better now than after hours."""
+def room_for_state(resume: Path, model: ChestModel, *, states: int = KEPT + 1) -> None:
+    """Raises StorageFull where so many epochs' states would not fit: better now than after hours.
+
+    states: the last ones and the next, which is whole before the oldest goes; what is there already needs no room.
+    """
     resume.mkdir(parents=True, exist_ok=True)
-    needed = SIZE_OF_STATE * sum(tensor.nbytes for tensor in model.state_dict().values())
+    needed = states * SIZE_OF_STATE * sum(tensor.nbytes for tensor in model.state_dict().values())
+    needed -= sum(path.stat().st_size for path in resume.glob("*.state"))
     free = shutil.disk_usage(resume).free
     if free < needed:
         raise StorageFull(
@@ -114,7 +133,7 @@ def room_for_state(resume: Path, model: ChestModel) -> None:
 
 
 def keep(resume: Path, state: State, model: ChestModel, optimizer: Any, average: Average | None) -> None:
-    """Writes the state into the folder, whole or not at all. Raises StorageFull."""
+    """Writes the state into the folder, whole or not at all, and lets the last but one go. Raises StorageFull."""
     values = {
         "average": average.state() if average else None,
         "epoch": state.epoch,
@@ -126,28 +145,62 @@ def keep(resume: Path, state: State, model: ChestModel, optimizer: Any, average:
         "optimizer": optimizer.state_dict(),
     }
     room_for_state(resume, model)
-    with written_whole(_file(resume, state.run)) as partial:
-        torch.save(values, partial)
+    memory = BytesIO()
+    torch.save(values, memory)  # not into the file: torch calls a full disk a RuntimeError
+    content = memory.getbuffer()
+    with written_whole(_file(resume, state.run, state.epoch)) as partial, partial.open("wb") as file:
+        file.write(hashlib.sha256(content).digest())
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    for old in _kept(resume, state.run)[KEPT:]:
+        old.unlink()
 
 
 def restored(resume: Path, run: str, model: ChestModel, optimizer: Any, average: Average | None) -> State | None:
-    """The state that this run left in the folder, put into model, optimizer and average. Raises TrainingError."""
-    path = _file(resume, run)
-    if not path.is_file():
+    """The newest whole state that this run left in the folder, put into model, optimizer and average.
+
+    Says in the log which are damaged. Several workers all have the first one's. Raises TrainingError where none is
+    whole.
+    """
+    values = first_says(_newest(resume, run))
+    if values is None:
         return None
-    try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
-        known = (values[name] for name in ("epoch", "history", "best_epoch", "best", "micro"))
-        state = State(run, *known)
-        model.load_state_dict(values["model"])
-        optimizer.load_state_dict(values["optimizer"])
-        if average:
-            average.restore(values["average"])
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError, UnpicklingError) as error:
-        raise TrainingError(f"{path} is damaged: delete it, the training then starts from its first epoch") from error
+    state = State(run, *(values[name] for name in ("epoch", "history", "best_epoch", "best", "micro")))
+    model.load_state_dict(values["model"])
+    optimizer.load_state_dict(values["optimizer"])
+    if average:
+        average.restore(values["average"])
     log.info("going on after epoch %d", state.epoch)
     return state
 
 
-def _file(resume: Path, run: str) -> Path:
-    return resume / f"{run[:32]}.state"
+def _newest(resume: Path, run: str) -> dict[str, Any] | None:
+    there = _kept(resume, run)
+    for path in there:
+        try:
+            return _read(path)
+        except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError):
+            log.warning("%s is damaged: going on from the epoch before, if that is whole", path.name)
+    if there:
+        raise TrainingError(
+            f"no state in {resume} is whole ({len(there)} damaged): delete them, and the training starts anew"
+        )
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    digest, content = (whole := path.read_bytes())[:32], whole[32:]
+    if hashlib.sha256(content).digest() != digest:
+        raise ValueError
+    values: dict[str, Any] = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+    return values
+
+
+def _kept(resume: Path, run: str) -> list[Path]:
+    """This run's states, the newest first."""
+    return sorted(resume.glob(f"{run[:32]}-*.state"), reverse=True)
+
+
+def _file(resume: Path, run: str, epoch: int) -> Path:
+    return resume / f"{run[:32]}-{epoch:05d}.state"
