@@ -19,11 +19,15 @@ COUNT = len(SHOWN)
 
 @dataclass(frozen=True)
 class Example:
-    """content: a DICOM file. findings: what is drawn in it. boxes: (finding, x0, y0, x1, y1 in parts of the film)."""
+    """content: a DICOM file. findings: what is drawn in it. boxes: (finding, x0, y0, x1, y1 in parts of the film).
+
+    text: where a name is burned into the pixels (x0, y0, x1, y1), or None.
+    """
 
     content: bytes
     findings: tuple[str, ...]
     boxes: tuple[tuple[str, tuple[float, float, float, float]], ...]
+    text: tuple[int, int, int, int] | None
 
 
 @lru_cache(maxsize=COUNT)
@@ -39,9 +43,8 @@ def example(number: int) -> Example:
     drawn = radiograph(study.body, study.pose, study.signs, look, side=SIDE, seed=study.seed)
     exam = replace(study.exam, syntax="explicit", bits=12, traps=())
     picture = np.ascontiguousarray(drawn.pixels, np.float32)
-    if number == 1:
-        burn_in(picture, exam, np.random.default_rng(SEED))
-    return Example(encode_exam(exam, picture), tuple(sign.finding for sign in study.signs), drawn.boxes)
+    text = burn_in(picture, exam, np.random.default_rng(SEED)) if number == 1 else None
+    return Example(encode_exam(exam, picture), tuple(sign.finding for sign in study.signs), drawn.boxes, text)
 
 
 @lru_cache(maxsize=1)
