@@ -214,6 +214,7 @@ class ReadSettings(Section):
     readers: int = Field(2, ge=1, description="independent readers behind a true label, before any adjudicator")
     budget: int = Field(0, ge=0, description="studies a run queues when none waits; 0: only `radia reads queue` does")
     evaluation_share: float = Field(0.5, gt=0, le=1, description="of the budget, for the test side")
+    validation_share: float = Field(0.0, ge=0, lt=1, description="of the budget, to judge epochs of a training by")
     repeat_share: float = Field(0.05, ge=0, lt=1, description="of the budget, read again by the same reader")
     max_noise_rate: float = Field(0.1, gt=0, le=1, description="part of the given labels that may be wrong unwarned")
 
@@ -525,19 +526,23 @@ def ledger_key_from_environment() -> bytes | None:
     return _hex_key("RADIA_LEDGER_KEY")
 
 
+QUIET = {
+    "ANALYTICS": "false",
+    "DAGSTER_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+"""Variables of dependencies that turn off their telemetry and update checks."""
+
+
 def quiet_dependencies() -> None:
     """Turns off the telemetry and update checks of every dependency, before it is imported."""
-    for name, value in {
-        "ANALYTICS": "false",
-        "DAGSTER_DISABLE_TELEMETRY": "1",
-        "DO_NOT_TRACK": "1",
-        "DVC_NO_ANALYTICS": "1",
-        "GX_ANALYTICS_ENABLED": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "GIT_PYTHON_REFRESH": "quiet",
-    }.items():
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
 
 
