@@ -156,7 +156,7 @@ def show_appends(holder: Path, long: Ledger, length: int) -> None:
 
 
 def show_verification(path: Path, url: str, count: int) -> None:
-    plain, plain_cpu, _ = timed(lambda: plain_verify(path))
+    _, plain_cpu, _ = timed(lambda: plain_verify(path))
     print(f"a plain loop that checks the chain alone: {count / plain_cpu:,.0f} events/CPU-s", flush=True)
     for name, key in (("with the key", KEY), ("without the key", None)):
         ledger = Ledger(url, key=key, read_only=True)

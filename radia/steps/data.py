@@ -72,8 +72,15 @@ def all_received(run: Run) -> list[Outcome]:
 
 
 def deidentify(run: Run) -> list[Outcome]:
-    """Cleans every landing batch; refused files are copied to quarantine with their reasons."""
-    return [_deidentify_batch(run, batch) for batch in batches(run.workspace)]
+    """Cleans every landing batch; refused files are copied to quarantine with their reasons.
+
+    Files of one SOP instance with different content, in whatever batches, are out of use afterwards.
+    """
+    from radia.contradictions import settle
+
+    done = [_deidentify_batch(run, batch) for batch in batches(run.workspace)]
+    settle(run.workspace, run.ledger, actor=run.actor)
+    return done
 
 
 def images(run: Run) -> list[Outcome]:
@@ -159,6 +166,7 @@ def snapshot(run: Run) -> Outcome:
     import pandas as pd
 
     from radia import snapshot as domain
+    from radia.contradictions import contradicted_images
     from radia.labels import merge_reads
     from radia.manifest import load
     from radia.trace import withdrawn_patients
@@ -167,10 +175,11 @@ def snapshot(run: Run) -> Outcome:
     require_agreement(run, pd.read_parquet(site.labels / "given.parquet"))
     if check(run).summary["blocking"]:
         raise QualityBlocked(f"a critical rule of data quality failed: see {site.quality / 'site' / 'index.html'}")
-    target = site.current_snapshot
+    target, contradicted = site.current_snapshot, contradicted_images(run.ledger)
 
     def work() -> tuple[dict[str, str], dict[str, Any]]:
         given, manifest = pd.read_parquet(site.labels / "given.parquet"), load(site.manifest)
+        manifest = manifest[~manifest["image"].isin(contradicted)]
         reads = blind_reads(site)
         if reads is not None:
             reads = domain.outside_test(reads, manifest, run.settings.snapshot)
@@ -193,9 +202,21 @@ def snapshot(run: Run) -> Outcome:
 
     inputs = _manifest_inputs(site) | label_inputs(site) | read_inputs(site)
     inputs["withdrawn"] = digests.of_json(sorted(withdrawn_patients(run.ledger)))
+    inputs |= {"contradicted": digests.of_json(sorted(contradicted))} if contradicted else {}
     inputs["settings"] = run.settings.snapshot.digest()
     inputs |= agreement_inputs(run)
-    return once(run, "snapshot", inputs=inputs, produces=[target], work=work)
+    done = once(run, "snapshot", inputs=inputs, produces=[target], work=work)
+    _keep_anchor(run, done.outputs["snapshot"])
+    return done
+
+
+def _keep_anchor(run: Run, digest: str) -> None:
+    """The ledger's head once it knows of the snapshot, kept with the data: again after a kill between the two."""
+    from radia.ledger import Action
+    from radia.snapshot import note_anchor
+
+    if (event := run.ledger.last(Action.SNAPSHOT, term=digest)) is not None:
+        note_anchor(run.workspace.archive, digest, str(event.anchor))
 
 
 def current_snapshot(run: Run) -> Snapshot:

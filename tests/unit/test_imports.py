@@ -33,7 +33,7 @@ HOMES = {
     "mlflow": ("radia/registry.py", "radia/served_model.py"),
     "flask": ("radia/web/",),
     "dagster": ("pipelines/",),
-    "dvc": ("radia/snapshot.py",),
+    "dvc": ("radia/snapshot/",),
     "pipelines": ("pipelines/",),
 }
 ALONE = (

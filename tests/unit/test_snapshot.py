@@ -18,7 +18,8 @@ import pytest
 from radia.errors import BadLabelValue, SnapshotError, UnknownFinding, UnmatchedIds
 from radia.findings import FINDINGS
 from radia.settings import SnapshotSettings
-from radia.snapshot import _repository, freeze, load, outside_test, restore, split_of, version
+from radia.snapshot import anchors, freeze, load, note_anchor, outside_test, restore, split_of, version
+from radia.snapshot.versions import _repository
 
 SETTINGS = SnapshotSettings()
 
@@ -510,8 +511,99 @@ class TestRestore:
         version(archive, digest)
         shutil.rmtree(archive / ".dvc" / "cache")
         shutil.rmtree(archive / "snapshots" / digest)
-        with pytest.raises(SnapshotError, match="cannot be restored"):
+        with pytest.raises(SnapshotError, match=r"cannot be restored.* no remote is set up"):
             restore(archive, digest)
+
+    def test_fetches_what_the_cache_lacks_from_the_remote(
+        self, manifest: pd.DataFrame, archive: Path, tmp_path: Path
+    ) -> None:
+        digest = archived(archive, manifest)
+        version(archive, digest)
+        before = contents(archive)
+        with_remote(archive, tmp_path / "remote")
+        with _repository(archive) as repository:
+            repository.push()
+        shutil.rmtree(archive / ".dvc" / "cache")
+        for folder in ("snapshots", "images"):
+            shutil.rmtree(next(path for path in (archive / folder).iterdir() if path.is_dir()))
+        restore(archive, digest, tmp_path / "elsewhere")
+        restore(archive, digest)
+        assert contents(archive) == before
+
+    def test_says_that_the_remote_is_away(self, manifest: pd.DataFrame, archive: Path, tmp_path: Path) -> None:
+        digest = archived(archive, manifest)
+        version(archive, digest)
+        with_remote(archive, tmp_path / "nowhere")
+        shutil.rmtree(archive / ".dvc" / "cache")
+        shutil.rmtree(archive / "snapshots" / digest)
+        with pytest.raises(SnapshotError, match=r"the remote store does not answer or lacks it too"):
+            restore(archive, digest)
+
+
+class TestAnchors:
+    """A snapshot's record keeps a place of the ledger's chain."""
+
+    def test_are_kept_with_the_record_and_the_first_stays(self, manifest: pd.DataFrame, archive: Path) -> None:
+        digest = archived(archive, manifest)
+        version(archive, digest)
+        note_anchor(archive, digest, f"7:{'a' * 64}")
+        note_anchor(archive, digest, f"9:{'b' * 64}")
+        version(archive, digest)
+        restore(archive, digest)
+        assert anchors(archive) == {digest: f"7:{'a' * 64}"}
+
+    def test_of_a_damaged_record_are_an_error_that_names_it(self, manifest: pd.DataFrame, archive: Path) -> None:
+        digest = archived(archive, manifest)
+        version(archive, digest)
+        record = archive / "snapshots" / f"{digest}.dvc"
+        record.write_text("[: no yaml")
+        with pytest.raises(SnapshotError, match=f"record {digest}.dvc is damaged"):
+            anchors(archive)
+
+    def test_need_a_versioned_snapshot(self, archive: Path) -> None:
+        with pytest.raises(SnapshotError, match="never versioned"):
+            note_anchor(archive, "0" * 64, f"7:{'a' * 64}")
+
+
+class TestStored:
+    """What a version costs: only what is new."""
+
+    def test_an_unchanged_snapshot_stores_nothing_and_added_images_little_more_than_themselves(
+        self, archive: Path
+    ) -> None:
+        old = pd.concat([manifest_of(30, start=30 * n, batch=f"HND-2026010{n + 1}-1") for n in range(4)])
+        version(archive, archived(archive, old))
+        before = stored(archive)
+        version(archive, archived(archive, old))
+        assert stored(archive) == before
+        new = manifest_of(30, start=120, batch="HND-20260105-1")
+        newer = archived(archive, pd.concat([old, new]))
+        version(archive, newer)
+        parts = [archive / "snapshots" / newer / kind / "HND-20260105-1.parquet" for kind in PARTS]
+        listings = [path for path in archive.rglob("*.dir") if path not in before]
+        added = [
+            archive / "images" / "HND-20260105-1" / "0.npy",
+            *parts,
+            archive / "snapshots" / newer / "snapshot.json",
+        ]
+        grown = sum(stored(archive).values()) - sum(before.values())
+        assert grown == sum(path.stat().st_size for path in [*added, *listings])
+
+
+PARTS = ("images.parquet", "labels.parquet")
+
+
+def stored(archive: Path) -> dict[Path, int]:
+    """Every object of DVC's cache with its size."""
+    return {path: path.stat().st_size for path in (archive / ".dvc" / "cache" / "files").rglob("*") if path.is_file()}
+
+
+def with_remote(archive: Path, folder: Path) -> None:
+    config = archive / ".dvc" / "config"
+    config.write_text(
+        config.read_text().replace("[core]", "[core]\n    remote = store")
+        + f"['remote \"store\"']\n    url = {folder}\n"
+    )
 
 
 def test_dvc_and_dagster_live_in_one_process() -> None:
