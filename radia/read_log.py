@@ -65,21 +65,27 @@ def export_blind(
 
 
 def open_for(
-    reader: str, queue: pd.DataFrame, log: pd.DataFrame | None, *, role: str = READER, readers_needed: int = 2
+    reader: str,
+    queue: pd.DataFrame,
+    log: pd.DataFrame | None,
+    *,
+    role: str = READER,
+    readers_needed: int = 2,
+    states: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """The part of the queue that this person can still read in this role. Queues are mixed, so that none shows.
 
     A reader: studies that lack readers and that this one has not read. An adjudicator: studies on which readers
     disagree, none of them this one's own. Again: this reader's own studies in the repeat queue, not yet read twice.
+    states: what `status` says of queue and log, where it is known already.
     """
-    states = status(queue, log, readers_needed=readers_needed).set_index("id")
     mine = _read_by(log, reader)
     if role == AGAIN:
         asked = set(queue.loc[queue["queue"] == REPEAT, "id"]) & mine - _read_by(log, reader, role=AGAIN)
-    elif role == ADJUDICATOR:
-        asked = set(states.index[states["state"] == DISAGREEMENT]) - mine
     else:
-        asked = set(states.index[states["state"].isin((WAITING, PARTLY))]) - mine
+        states = status(queue, log, readers_needed=readers_needed) if states is None else states
+        wanted = (DISAGREEMENT,) if role == ADJUDICATOR else (WAITING, PARTLY)
+        asked = set(states.loc[states["state"].isin(wanted), "id"]) - mine
     return queue[queue["id"].isin(asked)].drop_duplicates("id")
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from radia.errors import LabelError
@@ -38,12 +40,13 @@ ROLES: Mapping[Kind, tuple[str, ...]] = {"read": (READER, AGAIN), "decide": (ADJ
 
 @dataclass(frozen=True)
 class Board:
-    """What is asked for and what was read, as it stands now."""
+    """What is asked for, what was read, and what `radia.read_log.status` says of it, as it stands now."""
 
     site: Workspace
     settings: Settings
     queue: pd.DataFrame
     log: pd.DataFrame | None
+    states: pd.DataFrame
 
     @property
     def needed(self) -> int:
@@ -60,7 +63,24 @@ class Board:
 
 def board(site: Workspace, settings: Settings) -> Board:
     """Queue and log as they stand now. Raises LabelError where no read was asked for yet."""
-    return Board(site, settings, read_queue(site), read_log(site))
+    files = tuple(_stamp(file) for file in (site.read_queue, site.read_log))
+    queue, log, states = _tables(site, settings.reads.readers, files)
+    return Board(site, settings, queue, log, states)
+
+
+@lru_cache(maxsize=2)
+def _tables(site: Workspace, needed: int, _files: object) -> tuple[pd.DataFrame, pd.DataFrame | None, pd.DataFrame]:
+    """Read once for each state of the files; nobody changes them in memory."""
+    queue, log = read_queue(site), read_log(site)
+    return queue, log, status(queue, log, readers_needed=needed)
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is written whole."""
+    if not file.is_file():
+        return None
+    seen = file.stat()
+    return seen.st_ino, seen.st_mtime_ns, seen.st_size
 
 
 # --- what is given --------------------------------------------------------------------------------------------------
@@ -72,34 +92,38 @@ def offers(now: Board, person: str, kind: Kind, locked: Mapping[str, Sequence[st
     locked: by role, the studies that this person has locked here, in that order.
     """
     if kind == "decide":
-        waiting = open_for(person, now.queue, now.log, role=ADJUDICATOR, readers_needed=now.needed)
-        found = [Offer(study, ADJUDICATOR) for study in _shuffled(now, waiting["id"])]
-        return [offer for offer in found if offer.study not in locked[ADJUDICATOR]]
-    first = open_for(person, now.queue, now.log, role=READER, readers_needed=now.needed)
-    states = status(now.queue, now.log, readers_needed=now.needed).set_index("id")["readers"]
+        return [Offer(study, ADJUDICATOR) for study in _open(now, person, ADJUDICATOR, locked)]
+    readers = dict(zip(now.states["id"], now.states["readers"], strict=True))
     fresh = [
-        Offer(study, READER, max(1, now.needed - int(states[study]))) for study in _shuffled(now, set(first["id"]))
+        Offer(study, READER, max(1, now.needed - int(readers[study]))) for study in _open(now, person, READER, locked)
     ]
-    second = open_for(person, now.queue, now.log, role=AGAIN, readers_needed=now.needed)
-    recent = set(locked[READER][-APART:])
-    again = [Offer(study, AGAIN) for study in _shuffled(now, second["id"]) if not fresh or study not in recent]
-    return [offer for offer in (*again, *fresh) if offer.study not in locked[offer.role]]
+    recent = set(locked.get(READER, ())[-APART:])
+    again = [Offer(study, AGAIN) for study in _open(now, person, AGAIN, locked) if not fresh or study not in recent]
+    return [*again, *fresh]
+
+
+def _offers(now: Board, desk: Desk, person: str, kind: Kind) -> list[Offer]:
+    return offers(now, person, kind, desk.locked(person))
+
+
+def _open(now: Board, person: str, role: str, locked: Mapping[str, Sequence[str]]) -> list[str]:
+    """What is open for this person in a role and not locked here, in an order that says nothing of why it is asked."""
+    found = open_for(person, now.queue, now.log, role=role, readers_needed=now.needed, states=now.states)
+    studies = set(found["id"]) - set(locked.get(role, ()))
+    seed = now.settings.seed
+    return sorted(studies, key=lambda study: hashlib.sha256(f"{seed}/{study}".encode()).digest())
 
 
 def give(now: Board, desk: Desk, person: str, kind: Kind) -> Item | None:
     """The film that this person goes on with, or the next one; None where nothing waits for them."""
-    found = offers(now, person, kind, _locked(desk, person))
     while (item := desk.current(person, ROLES[kind])) is not None:
-        if any(offer.study == item.study and offer.role == item.role for offer in found):
+        if any((offer.study, offer.role) == (item.study, item.role) for offer in _offers(now, desk, person, kind)):
             return item
         # read meanwhile in another way, or settled by others
         desk.close(item.token, "locked" if item.study in now.read_by(person, item.role) else "gone")
+    found = _offers(now, desk, person, kind)
     # a patient may have withdrawn since a film was asked for
     return desk.take(person, (offer for offer in found if films_of(now.site, offer.study)))
-
-
-def _locked(desk: Desk, person: str) -> dict[str, list[str]]:
-    return {role: desk.locked(person, role) for role in (READER, AGAIN, ADJUDICATOR)}
 
 
 def asked(now: Board, item: Item) -> tuple[str, ...]:
@@ -115,12 +139,17 @@ def asked(now: Board, item: Item) -> tuple[str, ...]:
 
 def question_of(site: Workspace, study: str) -> str | None:
     """The finding whose label is most suspect in this study."""
+    table = site.suspects / "suspects.parquet"
+    return _most_suspect(table, study, _stamp(table))
+
+
+@lru_cache(maxsize=1024)
+def _most_suspect(table: Path, study: str, stamp: object) -> str | None:
     import pandas as pd
 
-    path = site.suspects / "suspects.parquet"
-    if not path.is_file():
+    if stamp is None:
         return None
-    ranked = pd.read_parquet(path, columns=["finding", "rank"], filters=[("id", "==", study)])
+    ranked = pd.read_parquet(table, columns=["finding", "rank"], filters=[("id", "==", study)])
     known = ranked[ranked["finding"].isin(FINDINGS)].sort_values("rank")
     return None if known.empty else str(known["finding"].iloc[0])
 
@@ -146,18 +175,9 @@ def _disputed(now: Board, study: str) -> set[str]:
     return set(decided.loc[decided["open"], "finding"])
 
 
-def _shuffled(now: Board, studies: object) -> list[str]:
-    """In an order that follows from the site's seed and says nothing of why a study is asked for."""
-    seed = now.settings.seed
-    return sorted(
-        {str(study) for study in studies},  # type: ignore[attr-defined]
-        key=lambda study: hashlib.sha256(f"{seed}/{study}".encode()).digest(),
-    )
-
-
 def waiting(now: Board, desk: Desk, person: str, kind: Kind) -> int:
     """How many films wait for this person, the one before them among them."""
-    return len(offers(now, person, kind, _locked(desk, person)))
+    return len(_offers(now, desk, person, kind))
 
 
 # --- what becomes of the answer -------------------------------------------------------------------------------------
@@ -253,7 +273,7 @@ class Progress:
 
 def progress(now: Board, desk: Desk, person: str) -> Progress:
     """How far everything is, and what waits for this person."""
-    states = status(now.queue, now.log, readers_needed=now.needed)["state"]
+    states = now.states["state"]
     return Progress(
         len(states),
         int((states == SETTLED).sum()),

@@ -164,14 +164,16 @@ class Desk:
             )
             return bool(done.rowcount)
 
-    def locked(self, person: str, role: str) -> list[str]:
-        """The studies that this person has locked in a role, in that order."""
+    def locked(self, person: str) -> dict[str, list[str]]:
+        """The studies that this person has locked, by role, in that order."""
         with self._open() as database:
             rows = database.execute(
-                "SELECT study FROM items WHERE person = ? AND role = ? AND state = 'locked' ORDER BY locked",
-                (person, role),
+                "SELECT role, study FROM items WHERE person = ? AND state = 'locked' ORDER BY locked", (person,)
             ).fetchall()
-        return [study for (study,) in rows]
+        found: dict[str, list[str]] = {}
+        for role, study in rows:
+            found.setdefault(role, []).append(study)
+        return found
 
     def pace(self, person: str | None = None) -> Pace:
         """How much was locked, and how fast: of one person, or of everybody."""

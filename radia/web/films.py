@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from radia.errors import UnknownId
@@ -20,9 +21,7 @@ class Prior:
 
 def films_of(site: Workspace, study: str) -> tuple[Path, ...]:
     """The clean files of a study that the archive holds, by image; none where it is not there (any more)."""
-    rows = query(site.manifest, "SELECT image, batch FROM manifest WHERE study = ? ORDER BY image", [study])
-    places = [_file_of(site, str(image), str(batch)) for image, batch in zip(rows["image"], rows["batch"], strict=True)]
-    return tuple(path for path in places if path is not None and path.is_file())
+    return tuple(path for path in _places(site, study, _stamp(site)) if path.is_file())
 
 
 def film_of(films: tuple[Path, ...], number: int) -> bytes:
@@ -34,6 +33,26 @@ def film_of(films: tuple[Path, ...], number: int) -> bytes:
 
 def prior_of(site: Workspace, study: str) -> Prior | None:
     """The last study of this patient before this one; None where there is none, or dates do not say."""
+    before = _before(site, study, _stamp(site))
+    films = films_of(site, before[0]) if before else ()
+    return Prior(films, before[1]) if before and films else None
+
+
+def _stamp(site: Workspace) -> int:
+    """What changes when a batch comes to the manifest, or is written anew."""
+    return site.manifest.stat().st_mtime_ns if site.manifest.is_dir() else 0
+
+
+@lru_cache(maxsize=1024)
+def _places(site: Workspace, study: str, _manifest: int) -> tuple[Path, ...]:
+    rows = query(site.manifest, "SELECT image, batch FROM manifest WHERE study = ? ORDER BY image", [study])
+    places = [_file_of(site, str(image), str(batch)) for image, batch in zip(rows["image"], rows["batch"], strict=True)]
+    return tuple(path for path in places if path is not None)
+
+
+@lru_cache(maxsize=1024)
+def _before(site: Workspace, study: str, _manifest: int) -> tuple[str, int] | None:
+    """The study before, and the days between."""
     rows = query(
         site.manifest,
         "WITH this AS (SELECT patient, min(study_date) AS day FROM manifest WHERE study = ? GROUP BY patient) "
@@ -42,18 +61,15 @@ def prior_of(site: Workspace, study: str) -> Prior | None:
         "ORDER BY days, study LIMIT 1",
         [study, study],
     )
-    films = () if rows.empty else films_of(site, str(rows["study"].iloc[0]))
-    return Prior(films, int(rows["days"].iloc[0])) if films else None
+    return None if rows.empty else (str(rows["study"].iloc[0]), int(rows["days"].iloc[0]))
 
 
 def _file_of(site: Workspace, image: str, batch: str) -> Path | None:
+    import pandas as pd
+
     outcomes = site.clean / batch / "outcomes.parquet"
     if not outcomes.is_file():
         return None
-    rows = query(
-        site.manifest,
-        "SELECT output FROM outcomes WHERE image = ? AND outcome = 'clean'",
-        [image],
-        tables={"outcomes": outcomes},
-    )
-    return None if rows.empty else outcomes.parent / str(rows["output"].iloc[0])
+    rows = pd.read_parquet(outcomes, columns=["outcome", "output"], filters=[("image", "==", image)])
+    kept = rows.loc[rows["outcome"] == "clean", "output"]
+    return None if kept.empty else outcomes.parent / str(kept.iloc[0])
