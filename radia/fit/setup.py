@@ -121,9 +121,10 @@ def only_head(model: ChestModel, only: bool) -> None:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """So many CPU threads for torch inside the block (0: one a core that this process may use)."""
+    """So many CPU threads for torch inside the block (0: one a core that this process may use; workers share them)."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count or len(os.sched_getaffinity(0)))
+    share = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(count or max(1, share))
     try:
         yield
     finally:

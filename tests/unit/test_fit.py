@@ -1,10 +1,6 @@
 from __future__ import annotations
 
-import json
 import logging
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
@@ -167,18 +163,6 @@ class TestRepeatability:
         seen: list[int] = []
         fitted(self.squares, progress=lambda done, _: seen.append(done), resume=tmp_path, seed=8)
         assert seen[0] == 1
-
-    def test_a_damaged_state_is_named(self, tmp_path: Path) -> None:
-        def killer(done: int, total: int) -> None:
-            if done == 4:
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            fitted(self.squares, progress=killer, resume=tmp_path)
-        (state,) = tmp_path.glob("*.state")
-        state.write_bytes(state.read_bytes()[:1000])
-        with pytest.raises(TrainingError, match="is damaged: delete it"):
-            fitted(self.squares, resume=tmp_path)
 
 
 class TestWhatTrainingLooksAt:
@@ -387,36 +371,6 @@ class TestLocalRecipe:
         margin = fitted(self.squares, settings=settings.model_copy(update={"margin_epochs": 1}))
         assert margin.history[1] == plain.history[1]
         assert margin.history[2]["loss"] != plain.history[2]["loss"]
-
-
-WORKER = """
-import importlib.util, json, sys
-spec = importlib.util.spec_from_file_location("test_fit", sys.argv[1])
-tests = importlib.util.module_from_spec(spec)
-sys.modules["test_fit"] = tests
-spec.loader.exec_module(tests)
-result = tests.fitted(tests.Squares(50, seed=1))
-import os
-if os.environ.get("RANK", "0") == "0":
-    json.dump(result.history, open(sys.argv[2], "w"))
-"""
-
-
-def test_two_workers_have_the_loss_curve_of_one(tmp_path: Path) -> None:
-    (tmp_path / "worker.py").write_text(WORKER)
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-            *(tmp_path / "worker.py", __file__, tmp_path / "history.json"),
-        ],
-        check=True,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    two = json.loads((tmp_path / "history.json").read_text())
-    one = fitted(Squares(50, seed=1)).history
-    assert [e["loss"] for e in two[1:]] == pytest.approx([e["loss"] for e in one[1:]], rel=2e-3)
-    assert [e["validation_auroc"] for e in two] == pytest.approx([e["validation_auroc"] for e in one], abs=0.03)
 
 
 class TestRefusals:
