@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from radia import registry
-from radia.errors import ChainBroken, LedgerError, RegistryError
+from radia import images, registry, snapshot
+from radia.errors import ChainBroken, LedgerError, RegistryError, ShardDamaged, SnapshotError
 from radia.ledger import Action, Anchor, Event, Ledger, verify_artefacts
 from radia.workspace import Workspace
 
@@ -36,15 +36,15 @@ class Audit:
 
 def audit(site: Workspace, ledger: Ledger) -> Audit:
     """Re-checks everything. Raises ChainBroken, naming the first that is bad; RegistryError where MLflow is away."""
-    proven = ledger.verify(anchors_in_mlflow(site, ledger))
+    proven = ledger.verify([*anchors_in_mlflow(site, ledger), *anchors_in_snapshots(site)])
     return Audit(
         events=proven.events,
         head=str(proven.head),
         authenticated=proven.authenticated,
         anchors=proven.anchors,
         artefacts=verify_artefacts(site, ledger),
-        objects=verify_objects(site, ledger),
-        models=verify_models(site, ledger),
+        objects=verify_objects(site, ledger) + verify_shards(site, ledger),
+        models=verify_models(site, ledger) + verify_models_in_use(site, ledger),
     )
 
 
@@ -62,10 +62,26 @@ def anchors_in_mlflow(site: Workspace, ledger: Ledger) -> list[Anchor]:
     return found
 
 
+def anchors_in_snapshots(site: Workspace) -> list[Anchor]:
+    """The places of the chain that the records of snapshots keep. Raises ChainBroken for one that is none."""
+    try:
+        kept = snapshot.anchors(site.archive)
+    except SnapshotError as error:
+        raise ChainBroken(str(error)) from error
+    found = []
+    for digest, text in kept.items():
+        try:
+            found.append(Anchor.parse(text))
+        except LedgerError as error:
+            raise ChainBroken(f"the record of snapshot {digest[:12]} was changed: its `ledger` is no anchor") from error
+    return found
+
+
 def verify_objects(site: Workspace, ledger: Ledger) -> int:
     """Re-hashes every object in DVC's cache, those of recorded snapshots first; how many there are.
 
-    An object's name is the MD5 of its content. Raises ChainBroken, naming the first one that is changed or missing.
+    An object's name is the MD5 of its content. A snapshot's own files, where it lies on this machine, are held to their
+    objects. Raises ChainBroken, naming the first object or file that is changed or missing.
     """
     cache = site.archive / ".dvc" / "cache" / "files" / "md5"
     checked: set[str] = set()
@@ -73,12 +89,57 @@ def verify_objects(site: Workspace, ledger: Ledger) -> int:
         if (md5 := event.outputs.get("dvc")) is not None:
             for name in _objects_of(cache, md5, event, checked):
                 checked.add(name)
+            _check_snapshot(site, cache, md5, event)
     for path in sorted(cache.glob("??/*")) if cache.is_dir() else []:
         name = path.parent.name + path.name
         if name not in checked:
             _check_object(cache, name, "DVC's cache holds it")
             checked.add(name)
     return len(checked)
+
+
+def verify_shards(site: Workspace, ledger: Ledger) -> int:
+    """Holds the shards of every batch to the digests in its index, which the ledger records; how many batches.
+
+    Raises ChainBroken, naming the first shard that is changed or missing.
+    """
+    batches = {name: event for event in ledger.events(action=Action.IMAGES) for name in event.outputs}
+    checked = 0
+    for batch, event in batches.items():
+        if not (site.images / batch / images.INDEX).is_file():
+            continue  # a file that the event records: named there
+        try:
+            images.verify_batch(site.images, batch)
+        except ShardDamaged as error:
+            raise ChainBroken(f"{error} (event {event.sequence} recorded the batch)") from error
+        checked += 1
+    return checked
+
+
+def verify_models_in_use(site: Workspace, ledger: Ledger) -> int:
+    """Holds the models that people approved to what the ledger says of it; how many there are.
+
+    Run, evidence, approver, reason and override of each version of `cxr` that was promoted, and which one is in use.
+    Raises ChainBroken, naming the first version of which MLflow says something else.
+    """
+    promoted = {name: event for event in ledger.events(action=Action.PROMOTE) for name in event.outputs}
+    if not promoted:
+        return 0
+    known = {f"{one.name}/{one.version}": one for one in registry.versions(site, registry.MODEL)}
+    for name, event in promoted.items():
+        if (version := known.get(name)) is None or version.run_id != event.outputs[name]:
+            raise ChainBroken(f"{name} is not in MLflow as event {event.sequence} ({event.action}) recorded it")
+        said = {key: str(event.parameters.get(key) or "") for key in ("approver", "reason", "override")}
+        evidence = {key: event.inputs[key] for key in (*registry.EVIDENCE, "decision") if key in event.inputs}
+        for key, value in {**evidence, **said}.items():
+            if version.tags.get(key, "") != value:
+                raise ChainBroken(f"the tag `{key}` of {name} was changed after event {event.sequence} recorded it")
+    decided = ledger.events(action=[Action.PROMOTE, Action.ROLLBACK], newest_first=True, limit=1)[0]
+    in_use = next((name for name, version in known.items() if registry.CHAMPION in version.aliases), "none")
+    if in_use not in decided.outputs:
+        meant = ", ".join(decided.outputs)
+        raise ChainBroken(f"{in_use} is in use, though event {decided.sequence} ({decided.action}) put {meant} in use")
+    return len(promoted)
 
 
 def verify_models(site: Workspace, ledger: Ledger) -> int:
@@ -114,12 +175,30 @@ def _objects_of(cache: Path, md5: str, event: Event, known: set[str]) -> Iterato
                 yield entry["md5"]
 
 
+def _check_snapshot(site: Workspace, cache: Path, md5: str, event: Event) -> None:
+    """The files of a snapshot that lies on this machine: each the object that the ledger's event names."""
+    folder = site.snapshots / event.outputs.get("snapshot", "")
+    if not folder.is_dir() or folder == site.snapshots:
+        return  # elsewhere, or put away: `radia restore` brings it back
+    listing = f"{md5.removesuffix('.dir')}.dir"
+    for entry in json.loads((cache / listing[:2] / listing[2:]).read_bytes()):
+        path, kept = folder / entry["relpath"], cache / entry["md5"][:2] / entry["md5"][2:]
+        name = path.relative_to(site.root)
+        if not path.is_file():
+            raise ChainBroken(f"{name} is missing: event {event.sequence} ({event.action}) recorded it")
+        if not path.samefile(kept) and _md5_of(path) != entry["md5"]:
+            raise ChainBroken(f"{name} was changed after event {event.sequence} ({event.action}) recorded it")
+
+
+def _md5_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
 def _check_object(cache: Path, name: str, why: str) -> bytes:
     path = cache / name[:2] / name[2:]
     if not path.is_file():
         raise ChainBroken(f"DVC's object {name} is missing: {why}")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
-    if found != name.removesuffix(".dir"):
+    if _md5_of(path) != name.removesuffix(".dir"):
         raise ChainBroken(f"DVC's object {name} was changed: {why}")
     return path.read_bytes() if name.endswith(".dir") else b""
