@@ -89,6 +89,7 @@ def test_the_domain_does_not_know_the_registry_the_ledger_or_the_commands() -> N
         "exchange",
         "trace_page",
         "withdrawal",
+        "contradictions",
         "erasure",
         "steps",
         "summary",
