@@ -49,6 +49,7 @@ _BINARY = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8, "SV": 8, "UV": 
 _COUNTED = {
     "US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d", "SV": "q", "UV": "Q", "AT": "L"
 }  # fmt: skip
+_SMALLEST = 4  # bytes that can hold a number of six figures, or four letters
 _COUNTABLE = 64  # numbers whose figures are read one after the other; a histogram has more
 _WHOLE_FIGURES = 8  # of a number: more than any measure of a radiograph has; a date or a telephone number has them
 _FIGURES_OF_TERMS = 1  # of the numbers in a term of the vocabulary that cannot be a year or a day of birth
@@ -244,7 +245,11 @@ class Cleaner:
 
     def _harmless(self, value: Buffer, vr: str) -> bool:
         """Whether binary numbers are whole, spell no identifier and are none."""
-        if len(value) % _BINARY[vr] or self.identifiers.stand_in(value):
+        if len(value) % _BINARY[vr]:
+            return False
+        if len(value) < _SMALLEST:
+            return True
+        if self.identifiers.stand_in(value):
             return False
         start = bytes(value[:_WRITABLE])
         if self._spells(start) or self._spells(np.frombuffer(start, ">u2").astype("<u2").tobytes()):

@@ -84,7 +84,8 @@ class _Collector:
             marks.add(last[:3] + first[0])  # the letters of a Quebec health insurance number
             for initials in (first[0] + last[0], last[0] + first[0]):
                 marks |= {initials + form for birth in self.births for form in _birth_forms(birth)}
-        marks = {mark for mark in marks if len(mark) >= SHORTEST and mark not in vocabulary() | GENERIC}
+        words = vocabulary()
+        marks = {mark for mark in marks if len(mark) >= SHORTEST and mark not in words and mark not in GENERIC}
         return Identifiers(self.tokens, self.short, self.names, dates=self.dates, marks=marks)
 
     def collect(self, dataset: Dataset, inherited: list[str]) -> None:
@@ -214,8 +215,8 @@ def _spellings(name: str) -> set[str]:
     letters = "".join(WORDS.findall(name))
     form = plain(letters)
     found = {letters, plain(letters.translate(_UMLAUTS))}
-    written = form.translate(_IN_LATIN)
-    found |= {written} if written != form and written.isascii() else set()
+    written = "" if form.isascii() else form.translate(_IN_LATIN)
+    found |= {written} if written.isascii() else set()
     found |= {form.replace(pair, pair[0]) for pair in ("AE", "OE", "UE") if len(form) > SHORTEST}
     dropped = "".join(c for c in letters if c.isascii())
     found |= {dropped} if len(dropped) > SHORTEST else set()

@@ -25,7 +25,7 @@ SHORTEST_NUMBER = 6
 """Shorter numbers too: three figures of a distance are no record number."""
 _LEAST_NUMBER = 1000  # 0000100 is a record number; 100 are kilovolts
 _SHORTEST_SQUEEZED = 6  # without what stands between their letters
-_END = 4096
+_BEGINNING, _END = 4096, 1024  # bytes of pixel data that are looked at
 _LOCAL = 7  # figures of a telephone number within its town
 _LEAST_PACKED = 100_000  # the bytes of smaller numbers stand everywhere
 _MOST_PIECES = 4
@@ -227,13 +227,14 @@ class Identifiers:
         """The same of the first and last bytes of long pixel data: there streams keep comments and tables, and what no
         decoder reads may follow.
         """
-        ends = (raw,) if len(raw) <= 2 * _END else (raw[:_END], raw[-_END:])
-        return any(map(self.stand_in_pixels, ends))
+        if len(raw) <= _BEGINNING + _END:
+            return self.stand_in_pixels(raw)
+        return self.stand_in_pixels(raw[:_BEGINNING]) or self.stand_in_pixels(raw[-_END:])
 
 
 def _letters(text: str) -> str:
     """Letters and figures alone."""
-    return "".join(WORDS.findall(text))
+    return text if text.isalnum() else "".join(WORDS.findall(text))
 
 
 def _spelt_out(form: str) -> list[str]:
@@ -243,6 +244,8 @@ def _spelt_out(form: str) -> list[str]:
 
 def _unescaped(text: str) -> set[str]:
     """What a text with the escapes of addresses, pages, mail or programs stands for."""
+    if _ESCAPES.isdisjoint(text):
+        return set()
     found = set()
     if "%" in text:
         found.add(unquote(text))
@@ -255,6 +258,7 @@ def _unescaped(text: str) -> set[str]:
     return found - {text}
 
 
+_ESCAPES = frozenset("%&\\=")
 _ESCAPE = re.compile(r"\\(?:[uU]\{?0*([0-9A-Fa-f]{2,4})\}?|[xX']?([0-9A-Fa-f]{2})\\?)")
 
 
