@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from radia.cli.frame import ANY_PATH, EXISTING_FILE, main, prints
+from radia.cli.frame import ANY_PATH, EXISTING_FILE, EXISTING_FOLDER, main, prints
 from radia.settings import workspace
 
 
@@ -47,3 +47,67 @@ def accounts(url: str) -> tuple[object, str]:
 
     new = make_accounts(url.rstrip("/"))
     return {"new": new}, f"new accounts: {', '.join(new) or 'none'}"
+
+
+@main.command()
+@click.option("--reach-out/--stay-in", default=True, help="Whether to try if a connection to outside opens.")
+@prints
+def doctor(reach_out: bool) -> tuple[object, str]:
+    """Look at versions, disks, keys, databases, servers, clock and ways out; status 1 where one of them is bad."""
+    from dataclasses import asdict
+
+    from radia.operations.doctor import examine, worst
+
+    found = examine(workspace(), reach_out=reach_out)
+    state = worst(found)
+    context = click.get_current_context()
+    context.call_on_close(lambda: context.exit(1) if state == "fail" else None)
+    lines = [
+        f"{one.state:<5}{one.subject:<12}{one.found}" + (f"\n{'':<17}→ {one.advice}" if one.advice else "")
+        for one in found
+    ]
+    return {"state": state, "findings": [asdict(one) for one in found]}, "\n".join(lines)
+
+
+passphrase_option = click.option(
+    "--passphrase-file", type=EXISTING_FILE, help="The keys too, sealed under the passphrase in the file's first line."
+)
+
+
+@main.command()
+@click.argument("target", type=ANY_PATH)
+@passphrase_option
+@prints
+def backup(target: Path, passphrase_file: Path | None) -> tuple[object, str]:
+    """Write all that this site is to TARGET, a new folder, while its services run; keys only with a passphrase."""
+    from radia.operations import backup as domain
+    from radia.steps import open_run
+
+    run = open_run()
+    taken = domain.take(run.workspace, target, actor=run.actor, passphrase=_first_line(passphrase_file))
+    keys = "keys sealed" if taken.keys else "without keys: keep them elsewhere"
+    return domain.told(taken), f"{target}: {len(taken.files)} files, ledger at {taken.anchor[:20]}…, {keys}"
+
+
+@main.command("restore-backup")
+@click.argument("source", type=EXISTING_FOLDER)
+@passphrase_option
+@click.option("--check", is_flag=True, help="Hold the backup against its list, and write nothing.")
+@prints
+def restore_backup(source: Path, passphrase_file: Path | None, check: bool) -> tuple[object, str]:
+    """Bring the backup SOURCE back into the empty data folder, and verify its ledger, files and model."""
+    from dataclasses import asdict
+
+    from radia.operations import backup as domain
+
+    if check:
+        whole = domain.read(source)
+        return domain.told(whole), f"{source}: whole, {len(whole.files)} files of {whole.taken}"
+    site = workspace()
+    done = domain.restore(source, site, passphrase=_first_line(passphrase_file))
+    facts = f"{done.files} files, {done.events} events verify, {done.artefacts} recorded files, in use: {done.model}"
+    return asdict(done), f"{site.root}: {facts}"
+
+
+def _first_line(file: Path | None) -> str:
+    return (file.read_text().splitlines() or [""])[0] if file else ""
