@@ -21,7 +21,7 @@ from schemathesis.checks import CHECKS
 from schemathesis.config import SchemathesisConfig
 
 from radia.findings import FINDINGS
-from radia.model import Preprocessing, build, describe
+from radia.model import ChestModel, Preprocessing, build, describe
 from radia.settings import Settings
 from radia.synthetic.phantom import examples
 from radia.web import create_app, reading
@@ -31,10 +31,12 @@ from radia.web.serving import Served
 from radia.workspace import Workspace
 
 
-def app_over(folder: Path, *, open_demo: bool = True, settings: Settings | None = None) -> Flask:
+def app_over(
+    folder: Path, *, open_demo: bool = True, settings: Settings | None = None, model: ChestModel | None = None
+) -> Flask:
     """The app with a small model in use, past the registry."""
     app = create_app(Workspace(folder), open_demo=open_demo, settings=settings or Settings())
-    model = build("densenet-slim", preprocessing=Preprocessing(64), seed=1).eval()
+    model = model or build("densenet-slim", preprocessing=Preprocessing(64), seed=1).eval()
     in_use = app.extensions["radia"].model
     in_use._served = Served("7", model, describe(model, thresholds=dict.fromkeys(FINDINGS, 0.4)))
     in_use._looked = math.inf
