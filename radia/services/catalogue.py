@@ -22,6 +22,8 @@ from radia.settings import addresses, database_url, public_url, secret, workspac
 from radia.workspace import Workspace
 
 LOOPBACK = "127.0.0.1"
+LOCATION = "radia"
+"""What Dagster calls the pipeline's code."""
 
 
 @dataclass(frozen=True)
@@ -137,13 +139,17 @@ def _dagster(here: Place, *arguments: str) -> Command:
 
 
 def _code_location(here: Place) -> tuple[str, ...]:
+    """A file that names the code's server and calls it radia: sensors that were turned on are remembered by the name."""
     host, port = here.address("dagster-code").rsplit(":", 1)
-    return ("--grpc-host", host, "--grpc-port", port)
+    server = {"grpc_server": {"host": host, "port": int(port), "location_name": LOCATION}}
+    path = Path(mkdtemp(prefix="radia-dagster-")) / "workspace.yaml"
+    path.write_text(json.dumps({"load_from": [server]}))
+    return ("--workspace", str(path))
 
 
 def _dagster_code(here: Place) -> Command:
     arguments = ("--host", here.host, "--port", str(here.port), "--module-name", "pipelines.definitions")
-    named = ("--location-name", "radia", "--use-python-environment-entry-point", "--log-format", "json")
+    named = ("--location-name", LOCATION, "--use-python-environment-entry-point", "--log-format", "json")
     return _dagster(here, *_python("dagster", "api", "grpc"), *arguments, *named)
 
 

@@ -220,12 +220,13 @@ class Engine:
             self._well.discard(name)
             root = self.home / "roots" / f"{name}-{time.monotonic_ns()}"
             root.mkdir()
-            script = self._script(name, root)
+            script = root.with_suffix(".sh")
+            script.write_text(self._script(name, root))
             isolated = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child=KILL", "--propagation=private"]
             with self.log(name).open("ab") as sink:
                 os.fchown(sink.fileno(), USER, USER)  # as engines do: nginx opens /dev/stdout anew
                 process = subprocess.Popen(
-                    [*isolated, "sh", "-euc", script], stdin=subprocess.DEVNULL, stdout=sink, stderr=sink
+                    [*isolated, "sh", "-eu", str(script)], stdin=subprocess.DEVNULL, stdout=sink, stderr=sink
                 )
             self.running[name] = Container(process)
 

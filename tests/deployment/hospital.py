@@ -240,8 +240,8 @@ def put_labels(engine: Engine, hospital: Path) -> None:
 def add_person(engine: Engine, name: str, *roles: str) -> None:
     """An account of the web app."""
     options = [word for role in roles for word in ("--role", role)]
-    command = ["radia", "people", "add", name, *options, "--password-file", "/dev/stdin"]
-    engine.execute("web", *command, stdin=f"{PASSWORD}\n".encode())
+    asked_twice = f"{PASSWORD}\n{PASSWORD}\n".encode()
+    engine.execute("web", "radia", "people", "add", name, *options, stdin=asked_twice)
 
 
 def results(engine: Engine) -> dict[str, str]:
