@@ -9,6 +9,6 @@ from __future__ import annotations
 
 from radia.trace_page.graph import MANY
 from radia.trace_page.links import Links
-from radia.trace_page.page import ROWS, to_html
+from radia.trace_page.page import ROWS, to_fragment, to_html
 
-__all__ = ["MANY", "ROWS", "Links", "to_html"]
+__all__ = ["MANY", "ROWS", "Links", "to_fragment", "to_html"]

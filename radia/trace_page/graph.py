@@ -9,6 +9,7 @@ from typing import Any
 
 from radia.ledger import Action, Event
 from radia.trace import Tree
+from radia.trace_page.links import Links
 from radia.trace_page.said import events_of, named, people_of, summary_of
 
 MANY = 4
@@ -41,13 +42,14 @@ _TOTAL = 4 * _PITCH + _WIDTH + 24
 
 @dataclass(frozen=True)
 class _Box:
-    """A node: column 0 to 4, the middle of its row in pixels, a title and a line below it."""
+    """A node: column 0 to 4, the middle of its row in pixels, a title and a line below it, and where it leads."""
 
     column: int
     y: float
     title: str
     line: str = ""
     kind: str = ""
+    link: str = ""
 
     @property
     def x(self) -> float:
@@ -57,26 +59,29 @@ class _Box:
         top = self.y - _HEIGHT / 2
         full = " · ".join(filter(None, (self.title, self.line)))
         second = f'<text class="soft" x="{self.x + 10}" y="{self.y + 16}">{escape(_short(self.line, 22))}</text>'
-        return (
+        return _linked(
             f'<g><title>{escape(full)}</title><rect class="box {self.kind}" x="{self.x}" y="{top}" width="{_WIDTH}" '
             f'height="{_HEIGHT}" rx="8"/><text class="name" x="{self.x + 10}" y="{self.y - (3 if self.line else -4)}">'
-            f"{escape(_fitting(self.title, _WIDTH - 20))}</text>{second if self.line else ''}</g>"
+            f"{escape(_fitting(self.title, _WIDTH - 20))}</text>{second if self.line else ''}</g>",
+            self.link,
         )
 
 
-def graph(tree: Tree) -> str:
+def graph(tree: Tree, links: Links | None = None) -> str:
     """The drawing, or nothing where the trace has no way to draw (a person, an event)."""
+    links = links or Links()
     snapshots, models = named(tree, "snapshot"), named(tree, "model")
     batches = _batches(tree)
     if not (batches or snapshots or models):
         return ""
-    drawn, height, ends = _data_band(tree, batches, snapshots)
+    drawn, height, ends = _data_band(tree, batches, snapshots, links)
     if models:
-        below, height = _model_band(tree, snapshots, models, ends, height)
+        below, height = _model_band(tree, snapshots, models, ends, height, links)
         drawn += below
     label = escape(f"The way of the data: {tree.label}", quote=True)
+    role = "group" if links.traces else "img"  # an image has no links in it
     return (
-        f'<div class="wide"><svg role="img" aria-label="{label}" viewBox="0 0 {_TOTAL} {height:g}" width="{_TOTAL}">'
+        f'<div class="wide"><svg role="{role}" aria-label="{label}" viewBox="0 0 {_TOTAL} {height:g}" width="{_TOTAL}">'
         f"{_ARROW}{''.join(drawn)}</svg></div>"
     )
 
@@ -90,7 +95,7 @@ def _batches(tree: Tree) -> dict[str, list[Event]]:
 
 
 def _data_band(
-    tree: Tree, batches: Mapping[str, list[Event]], snapshots: Mapping[str, Tree]
+    tree: Tree, batches: Mapping[str, list[Event]], snapshots: Mapping[str, Tree], links: Links
 ) -> tuple[list[str], float, dict[str, _Box]]:
     """The upper band; also how high it is, and the box of each snapshot."""
     asked = _images_asked(tree)
@@ -101,15 +106,15 @@ def _data_band(
     sources: list[_Box] = []
     y = _HEAD + _ROW / 2
     for name, events in rows:
-        boxes = _batch_boxes(name, events, y, asked.get(name, ()))
+        boxes = _batch_boxes(name, events, y, asked.get(name, ()), links if name in batches else Links())
         for box in boxes:
             drawn.append(box.svg())
         for action, start, end in zip(_STEPS, boxes, boxes[1:], strict=False):
-            drawn.append(_edge([start], end, [event for event in events if event.action == action]))
+            drawn.append(_edge([start], end, [event for event in events if event.action == action], links))
         sources.append(boxes[-1])
         y += _ROW
     for box, events in _side_boxes(tree, y):
-        drawn += [box.svg(), _edge([], box, events)]
+        drawn += [box.svg(), _edge([], box, events, links)]
         sources.append(box)
         y += _ROW
     groups = [(name, [node]) for name, node in snapshots.items()]
@@ -118,9 +123,9 @@ def _data_band(
     ends: dict[str, _Box] = {}
     for place, (name, nodes) in enumerate(groups):
         at = _HEAD + _ROW * (place + 0.5)
-        box = _Box(4, at, name, _snapshot_line(nodes), "data")
+        box = _Box(4, at, name, _snapshot_line(nodes), "data", _frozen_by(nodes, links))
         frozen = [node.event for node in nodes if node.event is not None]
-        drawn += [box.svg(), _edge(sources, box, frozen, lane=place)]
+        drawn += [box.svg(), _edge(sources, box, frozen, links, lane=place)]
         ends |= {node.label.removeprefix("snapshot "): box for node in nodes}
     return drawn, max(y, _HEAD + _ROW * len(groups) + _ROW / 2), ends
 
@@ -128,7 +133,13 @@ def _data_band(
 _STEPS = (Action.INTAKE, Action.DEIDENTIFY, Action.IMAGES)
 
 
-def _batch_boxes(name: str, events: Sequence[Event], y: float, asked: Sequence[str]) -> list[_Box]:
+def _frozen_by(nodes: Sequence[Tree], links: Links) -> str:
+    """The event that froze a snapshot."""
+    frozen = nodes[0].event if len(nodes) == 1 else None
+    return "" if frozen is None else links.trace("event", str(frozen.sequence))
+
+
+def _batch_boxes(name: str, events: Sequence[Event], y: float, asked: Sequence[str], links: Links) -> list[_Box]:
     """Source files, batch, clean DICOM, images; of an image or a patient, how many of the batch's."""
 
     def count(action: Action, key: str) -> str:
@@ -143,9 +154,11 @@ def _batch_boxes(name: str, events: Sequence[Event], y: float, asked: Sequence[s
     images = f"{asked[0]}" if len(asked) == 1 else count(Action.IMAGES, "images")
     return [
         _Box(0, y, count(Action.INTAKE, "files"), "files received", "data"),
-        _Box(1, y, name, f"site {site}" if site else "", "data"),
+        _Box(1, y, name, f"site {site}" if site else "", "data", links.trace("batch", name)),
         _Box(2, y, count(Action.DEIDENTIFY, "clean"), f"{refused:,} of the batch refused", "data"),
-        _Box(3, y, images, count(Action.IMAGES, "images") if len(asked) == 1 else "images", "data"),
+        _Box(3, y, images, count(Action.IMAGES, "images"), "data", links.trace("image", images))
+        if len(asked) == 1
+        else _Box(3, y, images, "images", "data"),
     ]
 
 
@@ -182,7 +195,12 @@ def _snapshot_line(nodes: Sequence[Tree]) -> str:
 
 
 def _model_band(
-    tree: Tree, snapshots: Mapping[str, Tree], models: Mapping[str, Tree], ends: Mapping[str, _Box], top: float
+    tree: Tree,
+    snapshots: Mapping[str, Tree],
+    models: Mapping[str, Tree],
+    ends: Mapping[str, _Box],
+    top: float,
+    links: Links,
 ) -> tuple[list[str], float]:
     """The lower band, and where it ends."""
     groups = [(name, [node]) for name, node in models.items()]
@@ -194,7 +212,7 @@ def _model_band(
     start = [_Box(0, y, "base model", str(summary_of(base[-1]).get("base", "")), "side")] if base else []
     drawn += [box.svg() for box in start]
     for name, nodes in groups:
-        boxes = _model_boxes(name, nodes, y)
+        boxes = _model_boxes(name, nodes, y, links)
         events = [event for node in nodes for event in events_of(node)]
         trained = [event for event in events if event.action == Action.FINETUNE]
         trained = trained or [event for event in events if event.action == Action.REGISTER]
@@ -203,13 +221,13 @@ def _model_band(
             for digest, box in ends.items()
             if any(tree is node or _holds(snapshots[digest], node) for node in nodes)
         ]
-        drawn.append(_edge(start, boxes[0], trained, joined=bool(seen)))
+        drawn.append(_edge(start, boxes[0], trained, links, joined=bool(seen)))
         drawn += [_way_down(box, boxes[0], top + 12) for box in dict.fromkeys(seen)]
         judged = [event for event in events if event.action == Action.EVALUATE]
         decided = [event for event in events if event.action in _DECISIONS]
         drawn += [box.svg() for box in boxes]
-        drawn += [_edge([boxes[0]], boxes[1], judged), _edge([boxes[1]], boxes[2], decided)]
-        drawn.append(_edge([boxes[2]], boxes[3], []))
+        drawn += [_edge([boxes[0]], boxes[1], judged, links), _edge([boxes[1]], boxes[2], decided, links)]
+        drawn.append(_edge([boxes[2]], boxes[3], [], links))
         y += _ROW
     return drawn, y - _ROW + _HEIGHT / 2 + 30
 
@@ -218,7 +236,7 @@ def _holds(snapshot: Tree, model: Tree) -> bool:
     return any(child.label == model.label for child in snapshot.children)
 
 
-def _model_boxes(name: str, nodes: Sequence[Tree], y: float) -> list[_Box]:
+def _model_boxes(name: str, nodes: Sequence[Tree], y: float, links: Links) -> list[_Box]:
     """Model, evaluation, approval, in use; what did not happen is dashed."""
     one = nodes[0] if len(nodes) == 1 else None
     events = [event for node in nodes for event in events_of(node)]
@@ -235,12 +253,16 @@ def _model_boxes(name: str, nodes: Sequence[Tree], y: float) -> list[_Box]:
     used = str(one.detail.get("used", "")) if one else ""
     run = str(one.detail.get("run", "")) if one else ""
     return [
-        _Box(1, y, name, used or (f"run {run[:12]}" if run else ""), "model"),
+        _Box(
+            1, y, name, used or (f"run {run[:12]}" if run else ""), "model", links.trace("model", name) if one else ""
+        ),
         _Box(2, y, f"AUROC {auroc:.3f}" if auroc is not None else "evaluated", passed, "model")
         if judged or gates
         else _Box(2, y, "none on record", "", "open"),
         _Box(3, y, verdict, reason, "model") if decided else _Box(3, y, waiting or "no decision yet", "", "open"),
-        _Box(4, y, in_use[-1] if len(in_use) == 1 or one else f"{len(in_use)} models", "", "model")
+        _Box(4, y, in_use[-1], "", "model", links.trace("model", in_use[-1]))
+        if len(in_use) == 1 or (one and in_use)
+        else _Box(4, y, f"{len(in_use)} models", "", "model")
         if in_use
         else _Box(4, y, "not in use", "", "open"),
     ]
@@ -257,7 +279,19 @@ def _heading(names: Sequence[str], y: float) -> str:
     return "".join(f'<text class="head" x="{2 + i * _PITCH}" y="{y + 20:g}">{n}</text>' for i, n in enumerate(names))
 
 
-def _edge(starts: Sequence[_Box], end: _Box, events: Sequence[Event], *, lane: int = 0, joined: bool = False) -> str:
+def _linked(drawn: str, address: str) -> str:
+    return f'<a href="{escape(address, quote=True)}">{drawn}</a>' if address else drawn
+
+
+def _edge(
+    starts: Sequence[_Box],
+    end: _Box,
+    events: Sequence[Event],
+    links: Links,
+    *,
+    lane: int = 0,
+    joined: bool = False,
+) -> str:
     """Arrows from some boxes into one, with the action, the date and the people of its events.
 
     lane: apart from the arrows into other boxes of the column. joined: another line comes in from above.
@@ -268,7 +302,7 @@ def _edge(starts: Sequence[_Box], end: _Box, events: Sequence[Event], *, lane: i
     tail = bus if starts or joined else tip - 90
     lines = "".join(f'<path class="line" d="M{box.x + _WIDTH} {box.y:g}H{bus:g}V{end.y:g}"/>' for box in starts)
     lines += f'<path class="line" marker-end="url(#tip)" d="M{tail:g} {end.y:g}H{tip:g}"/>'
-    return lines + (_caption(end.x - 94, end.y, events) if events else "")
+    return lines + (_caption(end.x - 94, end.y, events, links) if events else "")
 
 
 def _bus(end: _Box) -> float:
@@ -276,7 +310,7 @@ def _bus(end: _Box) -> float:
     return end.x - (_PITCH - _WIDTH) + 11
 
 
-def _caption(x: float, y: float, events: Sequence[Event]) -> str:
+def _caption(x: float, y: float, events: Sequence[Event], links: Links) -> str:
     words = dict.fromkeys(_WORDS.get(event.action, str(event.action)) for event in events)
     days = sorted({event.at[:10] for event in events})
     when = days[0] if len(days) == 1 else f"{days[0]} …"
@@ -285,17 +319,21 @@ def _caption(x: float, y: float, events: Sequence[Event]) -> str:
     people = people_of(events)
     shown = people if len(people) <= 2 else [people[0], f"and {len(people) - 1} more"]
     pills = "".join(
-        f'<g><title>{escape(", ".join(people))}</title><rect class="who" x="{x:g}" y="{y + 18 + 18 * i:g}" width="82" '
-        f'height="16" rx="8"/><circle class="face" cx="{x + 9:g}" cy="{y + 26 + 18 * i:g}" r="3"/>'
-        f'<text class="tiny" x="{x + 16:g}" y="{y + 29.5 + 18 * i:g}">{escape(_short(person, 11))}</text></g>'
+        _linked(
+            f"<g><title>{escape(', '.join(people))}</title>"
+            f'<rect class="who" x="{x:g}" y="{y + 18 + 18 * i:g}" width="82" '
+            f'height="16" rx="8"/><circle class="face" cx="{x + 9:g}" cy="{y + 26 + 18 * i:g}" r="3"/>'
+            f'<text class="tiny" x="{x + 16:g}" y="{y + 29.5 + 18 * i:g}">{escape(_short(person, 11))}</text></g>',
+            links.trace("person", person if person in people else ""),
+        )
         for i, person in enumerate(shown)
     )
-    return (
+    said = (
         f'<g><title>{escape(title)}</title><text class="act" x="{x:g}" y="{y - 6:g}">'
         f"{escape(_short(' / '.join(words), 14))}</text>"
         f'<text class="tiny soft" x="{x:g}" y="{y + 13:g}">{when}</text></g>'
-        f"{pills}"
     )
+    return _linked(said, links.trace("event", str(events[-1].sequence))) + pills
 
 
 def _way_down(start: _Box, end: _Box, channel: float) -> str:

@@ -1,4 +1,4 @@
-"""Where people open Dagster and MLflow."""
+"""Where people open Dagster, MLflow and, in the web app, another trace."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from radia.settings import Settings, behind_proxy, mlflow_page, public_url
 
 @dataclass(frozen=True)
 class Links:
-    """Where people open Dagster and MLflow: addresses without a slash at the end."""
+    """Where people open Dagster and MLflow: addresses without a slash at the end.
+
+    traces: where the web app has its traces; empty on a page that stands alone, whose nodes lead nowhere.
+    """
 
     dagster: str = "http://127.0.0.1:3000"
     mlflow: str = "http://127.0.0.1:5000"
+    traces: str = ""
 
     @classmethod
     def of(cls, dagster: str, mlflow: str) -> Links:
@@ -31,6 +35,10 @@ class Links:
         dagster = settings.pages.dagster or (served and served + DAGSTER_READONLY) or settings.notify.page
         mlflow = settings.pages.mlflow or (served and served + MLFLOW) or mlflow_page()
         return cls.of(dagster, mlflow)
+
+    def trace(self, kind: str, identifier: str) -> str:
+        """The trace of a model, image, patient, batch, person or event in the web app; empty outside of it."""
+        return f"{self.traces}/{kind}/{quote(identifier, safe='/')}" if self.traces and identifier else ""
 
     def dagster_run(self, run: str) -> str:
         """The page of a run in Dagster."""

@@ -16,22 +16,22 @@ from radia.trace_page.said import dagster_run_of, events_of, named, people_of
 if TYPE_CHECKING:
     import pandas as pd
 
+_TRACED = ("model", "image", "patient", "batch", "person")
+
 ROWS = 200
 """Rows of a table of images that the page holds; JSON holds all."""
 
 
 def to_html(tree: Tree, links: Links | None = None) -> str:
     """The page of a trace."""
-    links = links or Links()
-    body = "".join(_html_node(child, open_=index < 2) for index, child in enumerate(tree.children))
-    parts = {
-        "title": escape(tree.label),
-        "facts": _html_facts(tree.detail),
-        "graph": graph(tree),
-        "elsewhere": _elsewhere(tree, links),
-        "events": _events_table(tree, links),
-    }
-    return _PAGE.format(**parts, body=body, style=_STYLE)
+    return _PAGE.format(title=escape(tree.label), content=to_fragment(tree, links or Links()), style=_STYLE)
+
+
+def to_fragment(tree: Tree, links: Links) -> str:
+    """What stands on the page below its title: to be set into another one, which brings its own style."""
+    body = "".join(_html_node(child, links, open_=index < 2) for index, child in enumerate(tree.children))
+    above = (graph(tree, links), _html_facts(tree.detail), _elsewhere(tree, links), _events_table(tree, links))
+    return f"{''.join(above)}<h2>Everything</h2>{body}"
 
 
 def _elsewhere(tree: Tree, links: Links) -> str:
@@ -54,6 +54,11 @@ def _elsewhere(tree: Tree, links: Links) -> str:
     return f"<h2>Elsewhere</h2><dl>{rows}</dl>" if rows else ""
 
 
+def _leading(address: str, text: str) -> str:
+    """A link where there is an address, else the text."""
+    return _anchor(address, text) if address else escape(text)
+
+
 def _anchor(address: str, text: str) -> str:
     return f'<a href="{escape(address, quote=True)}">{escape(text)}</a>'
 
@@ -67,10 +72,10 @@ def _events_table(tree: Tree, links: Links) -> str:
     for event in events:
         run = dagster_run_of(event)
         cells = [
-            str(event.sequence),
+            _leading(links.trace("event", str(event.sequence)), str(event.sequence)),
             escape(event.at[:19].replace("T", " ")),
             escape(str(event.action)),
-            escape(", ".join(people_of([event]))),
+            ", ".join(_leading(links.trace("person", person), person) for person in people_of([event])),
             escape(", ".join(event.outputs)),
             escape(event.code[:12]),
             _anchor(links.dagster_run(run), run[:8]) if run else "",
@@ -85,13 +90,23 @@ def _events_table(tree: Tree, links: Links) -> str:
 # --- the tree -------------------------------------------------------------------------------------------------------
 
 
-def _html_node(tree: Tree, *, open_: bool = False) -> str:
-    inside = _html_facts(tree.detail) + "".join(_html_node(child) for child in tree.children)
+def _html_node(tree: Tree, links: Links, *, open_: bool = False) -> str:
+    inside = _own_page(tree, links) + _html_facts(tree.detail)
+    inside += "".join(_html_node(child, links) for child in tree.children)
     if tree.rows is not None:
-        inside += _html_rows(tree.rows)
+        inside += _html_rows(tree.rows, links)
     count = f" ({len(tree.rows):,})" if tree.rows is not None else ""
     state = " open" if open_ else ""
     return f"<details{state}><summary>{escape(tree.label)}{count}</summary>{inside}</details>"
+
+
+def _own_page(tree: Tree, links: Links) -> str:
+    """A link to the node's own trace, in the web app."""
+    kind, _, name = tree.label.partition(" ")
+    if kind not in _TRACED or not name:
+        kind, name = "event", "" if tree.event is None else str(tree.event.sequence)
+    address = links.trace(kind, name)
+    return f"<p>{_anchor(address, f'trace of {kind} {name}')}</p>" if address else ""
 
 
 def _html_facts(facts: Mapping[str, Any]) -> str:
@@ -107,13 +122,15 @@ def _pairs(table: Mapping[str, Any]) -> str:
     return "\n".join(f"{name}: {_full(item)}" for name, item in table.items())
 
 
-def _html_rows(rows: pd.DataFrame) -> str:
+def _html_rows(rows: pd.DataFrame, links: Links) -> str:
     shown = rows.head(ROWS)
     columns = [name for name in shown.columns if name not in FINDINGS]
     head = "".join(f"<th>{escape(str(name))}</th>" for name in [*columns, "present"])
     lines = []
     for row in shown.to_dict("records"):
-        cells = [escape(str(row[name])) for name in columns]
+        cells = [
+            _leading(links.trace(name, str(row[name])) if name in _TRACED else "", str(row[name])) for name in columns
+        ]
         cells.append(escape(", ".join(name for name in FINDINGS if row.get(name) == 1)))
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     more = f"<p>{len(rows) - ROWS:,} more rows: <code>radia trace … --json</code></p>" if len(rows) > ROWS else ""
@@ -145,5 +162,5 @@ th,td{text-align:left;padding:.2rem .6rem;border-bottom:1px solid var(--line)}th
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <title>{title}</title><style>{style}</style></head>
-<body><h1>{title}</h1>{graph}{facts}{elsewhere}{events}<h2>Everything</h2>{body}</body></html>
+<body><h1>{title}</h1>{content}</body></html>
 """

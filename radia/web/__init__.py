@@ -15,7 +15,7 @@ from werkzeug.wrappers import Response
 
 from radia.errors import RadiaError
 from radia.settings import Settings, load_settings
-from radia.web import api, demo, people, readers, review
+from radia.web import api, demo, people, readers, review, trace
 from radia.web.access import ANYBODY, Context, context, guard, next_page, open_to, roles_of, say
 from radia.web.accounts import Accounts, secret_key
 from radia.web.language import COOKIE, LANGUAGES, NAMES
@@ -25,7 +25,12 @@ from radia.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-PLACES = (("review.start", "nav.review"), ("demo.start", "nav.demo"), ("readers.agreement", "nav.agreement"))
+PLACES = (
+    ("review.start", "nav.review"),
+    ("demo.start", "nav.demo"),
+    ("trace.search", "nav.trace"),
+    ("readers.agreement", "nav.agreement"),
+)
 """What navigation offers, to those it is open to."""
 
 
@@ -51,6 +56,7 @@ def create_app(site: Workspace, *, settings: Settings | None = None, open_demo: 
         app.register_blueprint(people.blueprint)
         app.register_blueprint(review.blueprint)
         app.register_blueprint(readers.blueprint)
+        app.register_blueprint(trace.blueprint)
     app.add_url_rule("/", "start", start)
     app.add_url_rule("/language/<language>", "language", choose_language)
     app.context_processor(_spoken)
