@@ -44,5 +44,5 @@ def configuration() -> dict[str, object]:
     url = database_url("dagster")
     if url is None:
         return dict(CONFIG)
-    plain = url.replace("postgresql+psycopg://", "postgresql://")  # dagster-postgres speaks through psycopg2
-    return {**CONFIG, "storage": {"postgres": {"postgres_url": plain}}}
+    theirs = url.replace("postgresql+psycopg://", "postgresql+psycopg2://")  # its NOTIFY takes no server-side parameter
+    return {**CONFIG, "storage": {"postgres": {"postgres_url": theirs}}}
