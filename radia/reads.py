@@ -25,6 +25,7 @@ FloatArray = NDArray[np.float64]
 
 UNIFORM_PART = 0.25
 """Part of the sampling probability that does not depend on the model: bounds every weight."""
+VALIDATION = "validation"
 SHARES: Mapping[str, float] = {EVALUATION: 0.5, REPEAT: 0.05}
 """Of a budget; what is left is for cleaning."""
 
@@ -159,7 +160,8 @@ class Draw:
     """What one budget asks for, and what it could have asked for.
 
     queue: id, queue, sampling_probability (blank outside the evaluation queue), draw; studies that an earlier draw
-    chose for evaluation are not asked for again. design: draw, id, sampling_probability of the whole test side.
+    chose for evaluation are not asked for again. design: draw, id, sampling_probability of the whole test side, and of
+    the validation side where it is drawn from.
     """
 
     queue: pd.DataFrame
@@ -173,6 +175,7 @@ def queues(
     *,
     budget: int,
     test: Sequence[str],
+    validation: Sequence[str] = (),
     strata: Mapping[str, str] | None = None,
     shares: Mapping[str, float] = SHARES,
     before: pd.DataFrame | None = None,
@@ -181,27 +184,42 @@ def queues(
     """One budget in three queues. Raises LabelError and its kinds.
 
     test: ids of the test side, the only ones that evaluation reads come from; cleaning reads come from the rest, the
-    studies with most labels expected to be wrong first. strata: of the test side (the site, for one). Repeats are drawn
-    by chance among all evaluation reads. before: the queue so far, whose studies are not asked for again.
+    studies with most labels expected to be wrong first. validation: ids of that side, from which shares[VALIDATION] of
+    the budget is drawn in the same way, into the same queue: epochs are judged by them. strata: of both sides (the
+    site, for one). Repeats are drawn by chance among all evaluation reads. before: the queue so far, whose studies are
+    not asked for again.
     """
     given = by_id(labels, name="labels")
-    inside = given.index[given.index.isin(set(test))]
+    inside, beside = (given.index[given.index.isin(set(side))] for side in (test, validation))
     if not len(inside):
         raise LabelError("no study of the test side has a label: nothing can be drawn for evaluation")
     number = 1 if before is None or before.empty else int(before["draw"].max()) + 1
     known = before if before is not None else pd.DataFrame({"id": [], "queue": []}, dtype=object)
     again = round(budget * shares.get(REPEAT, 0.0))
-    wanted = design(given.loc[inside], probs, budget=max(1, round(budget * shares.get(EVALUATION, 0.0))))
-    layers = None if strata is None else [strata.get(study, "") for study in wanted.index]
     chance = np.random.default_rng([seed, number])
-    drawn = wanted.iloc[systematic_sample(np.asarray(wanted, dtype=np.float64), chance, strata=layers)].reset_index()
+    asked = {EVALUATION: inside, VALIDATION: beside if shares.get(VALIDATION) else beside[:0]}
+    wanted = [
+        design(given.loc[side], probs, budget=max(1, round(budget * shares.get(name, 0.0))))
+        for name, side in asked.items()
+        if len(side)
+    ]
+    drawn = pd.concat([_systematic(side, chance, strata) for side in wanted]).reset_index()
     evaluated = set(known.loc[known["queue"] == EVALUATION, "id"])
     evaluation = drawn[~drawn["id"].isin(evaluated)].assign(queue=EVALUATION)
     repeats = _repeats(evaluated | set(drawn["id"]), known, again, chance)
-    cleaning = _to_clean(suspects, set(known["id"]) | set(inside), max(0, budget - len(evaluation) - len(repeats)))
+    left = max(0, budget - len(evaluation) - len(repeats))
+    cleaning = _to_clean(suspects, set(known["id"]) | set(inside) | set(drawn["id"]), left)
     rows = pd.concat([evaluation, cleaning, repeats], ignore_index=True).assign(draw=number)
     columns = ["id", "queue", "sampling_probability", "draw"]
-    return Draw(rows[columns], wanted.reset_index().assign(draw=number)[["draw", "id", "sampling_probability"]])
+    covered = pd.concat(wanted).reset_index().assign(draw=number)
+    return Draw(rows[columns], covered[["draw", "id", "sampling_probability"]])
+
+
+def _systematic(
+    wanted: pd.Series[float], chance: np.random.Generator, strata: Mapping[str, str] | None
+) -> pd.Series[float]:
+    layers = None if strata is None else [strata.get(study, "") for study in wanted.index]
+    return wanted.iloc[systematic_sample(np.asarray(wanted, dtype=np.float64), chance, strata=layers)]
 
 
 def _to_clean(suspects: pd.DataFrame, without: set[str], count: int) -> pd.DataFrame:

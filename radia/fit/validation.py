@@ -25,7 +25,7 @@ class Judge:
     """Another way to judge an epoch than by the given labels: where these are noisy and some studies were read.
 
     aurocs: from probabilities [n, findings] of the validation images to an AUROC by finding, NaN where none can be
-    told. name: what it rests on. key: changes when what it rests on changes.
+    told: there the given labels do. name: what it rests on. key: changes when what it rests on changes.
     """
 
     aurocs: Callable[[Floats64], Floats64]
@@ -89,7 +89,7 @@ class Validation:
         if self._judge is None:
             return by_labels
         values = self._judge.aurocs(scores.astype(np.float64))
-        return by_labels if np.isnan(values).all() else values
+        return np.where(np.isnan(values), by_labels, values)
 
     def _probabilities(self, *, fast: bool) -> NDArray[np.float32]:
         chunks = (self._images.read(self._ids[start : start + CHUNK]) for start in range(0, len(self._ids), CHUNK))

@@ -26,7 +26,7 @@ from radia.steps.judging import (
 from radia.steps.monitoring import shift_since_training
 from radia.steps.reads import gold_inputs, gold_reads, test_studies
 from radia.steps.run import Outcome, Run, once, recorded
-from radia.steps.training import given_by_image, targets_of, training_reads
+from radia.steps.training import JUDGED_BY, given_by_image, targets_of, training_reads
 from radia.workspace import Workspace, written_whole
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def evaluate(run: Run, *, external: Mapping[str, str] | None = None) -> Outcome:
         }
         with written_whole(site.evaluation) as folder:
             folder.mkdir()
-            for used in (site.gold_reads, site.suspects / "present.parquet"):
+            for used in (site.gold_reads, site.suspects / "present.parquet", site.models / JUDGED_BY):
                 if used.is_file():
                     shutil.copyfile(used, folder / used.name)
             (folder / "metrics.json").write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")

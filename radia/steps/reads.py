@@ -282,6 +282,18 @@ def held_out(run: Run, frozen: Snapshot, probabilities: pd.DataFrame | None = No
     return HeldOut(given, probabilities.loc[known, list(FINDINGS)], gold_reads(site, known))
 
 
+def _validation_side(run: Run, frozen: Snapshot) -> HeldOut:
+    """The validation side by study: labels as they were given before any read, and what out-of-fold models say."""
+    import pandas as pd
+
+    site, images = run.workspace, frozen.images
+    probabilities = pd.read_parquet(site.suspects / "probabilities.parquet").set_index("study")
+    inside = images.loc[images["split"] == "validation", "study"].unique()
+    studies = [study for study in sorted(inside) if study in probabilities.index]
+    given = pd.read_parquet(site.labels / "given.parquet").set_index("study")[list(FINDINGS)].reindex(studies)
+    return HeldOut(given, probabilities.loc[studies, list(FINDINGS)], gold_reads(site, studies))
+
+
 def gold_reads(site: Workspace, studies: list[str]) -> pd.DataFrame | None:
     """The reads of these studies that estimates may use (`radia.read_log.gold`), or None where there are none."""
     import pandas as pd
@@ -324,20 +336,25 @@ def _drawn(run: Run, budget: int) -> Outcome:
     import pandas as pd
 
     from radia.read_log import EVALUATION, REPEAT
-    from radia.reads import queues
+    from radia.reads import VALIDATION, queues
 
     site, frozen, settings = run.workspace, current_snapshot(run), run.settings
-    side = held_out(run, frozen)
+    side, beside = held_out(run, frozen), _validation_side(run, frozen)
     before = pd.read_parquet(site.read_queue) if site.read_queue.is_file() else None
     images = frozen.images
     drawn = queues(
-        side.given,
-        side.probabilities,
+        pd.concat([side.given, beside.given]),
+        pd.concat([side.probabilities, beside.probabilities]),
         pd.read_parquet(site.suspects / "suspects.parquet"),
         budget=budget,
         test=list(side.given.index),
+        validation=list(beside.given.index),
         strata=dict(zip(images["study"].astype(str), images["site"].astype(str), strict=True)),
-        shares={EVALUATION: settings.reads.evaluation_share, REPEAT: settings.reads.repeat_share},
+        shares={
+            EVALUATION: settings.reads.evaluation_share,
+            VALIDATION: settings.reads.validation_share,
+            REPEAT: settings.reads.repeat_share,
+        },
         before=before,
         seed=settings.seed,
     )

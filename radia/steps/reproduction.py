@@ -17,6 +17,7 @@ from radia.errors import NotReproducible
 from radia.ledger import Action
 from radia.settings import Settings, load_settings
 from radia.steps.run import Run
+from radia.steps.training import JUDGED_BY
 from radia.workspace import Workspace, written_whole
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def restore(run: Run, model: str, target: Path) -> Restored:
     shutil.copytree(base, site.models / "base")
     _bring(run, model, judged.inputs.get("reads"), site.gold_reads)
     _bring(run, model, trained.inputs.get("present"), site.suspects / "present.parquet")
+    _bring(run, model, trained.inputs.get("judge"), site.models / JUDGED_BY)
     (target / "params.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
     with written_whole(site.current_snapshot) as partial:
         partial.write_text(json.dumps({"snapshot": digest}) + "\n")

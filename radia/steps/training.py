@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -12,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from radia import digests
 from radia.errors import SnapshotError
 from radia.findings import FINDINGS, training_targets
-from radia.settings import LabelSettings
+from radia.settings import FinetuneSettings, LabelSettings
 from radia.steps.data import blind_reads, current_snapshot
+from radia.steps.reads import gold_reads
 from radia.steps.run import Outcome, Run, Work, once
 from radia.steps.soft_labels import soft_findings, soft_inputs, soft_targets_of
 from radia.workspace import Workspace, written_whole
@@ -24,10 +27,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from radia.base_weights import Base
-    from radia.fit import FitResult
+    from radia.fit import FitResult, Judge
+    from radia.model import ChestModel
     from radia.snapshot import Snapshot
 
     Mask = NDArray[np.bool_]
+
+log = logging.getLogger(__name__)
+
+JUDGED_BY = "judged-by.parquet"
+"""In the models folder: the labels and reads that the candidate's epochs were judged by."""
 
 
 def base_model(run: Run) -> Outcome:
@@ -61,21 +70,26 @@ def base_model(run: Run) -> Outcome:
 
 def finetune(run: Run) -> Outcome:
     """Fine-tunes the base on the snapshot's training side; thresholds come from its validation side."""
-    from radia.fit import balanced, fit
+    from radia.fit import balanced
     from radia.images import ImageStore
     from radia.model import load_checkpoint, save_checkpoint
 
     site, frozen, settings = run.workspace, current_snapshot(run), run.settings
-    target = site.models / "candidate"
+    target, judge = site.models / "candidate", _judge(run, frozen)
 
     def work() -> tuple[dict[str, str], dict[str, Any]]:
+        log.info("epochs are judged by %s", judge.name if judge else "the given labels of the validation side")
         model, base = load_checkpoint(site.models / "base")
+        patients, sites = frozen.images["patient"].to_numpy(), frozen.images["site"].to_numpy()
         side = frozen.images["split"].to_numpy()
         targets, weights = _doubted(run, frozen, *targets_of(frozen, settings.labels), rows=side == "train")
         store = ImageStore(site.images)
         ids = frozen.images["image"].to_numpy()
-        result = fit(
+        result = _fitted(
+            run,
             model,
+            patients=patients,
+            sites=sites,
             images=store,
             ids=ids,
             targets=targets,
@@ -84,9 +98,8 @@ def finetune(run: Run) -> Outcome:
             validation=side == "validation",
             settings=settings.finetune,
             seed=settings.seed,
-            sampling=balanced(frozen.images["patient"].to_numpy(), frozen.images["site"].to_numpy())
-            if settings.finetune.balanced
-            else None,
+            sampling=balanced(patients, sites) if settings.finetune.balanced else None,
+            judge=judge,
             progress=run.ticker("finetune"),
             resume=site.models / f"resume-{frozen.digest[:12]}",
         )
@@ -102,6 +115,7 @@ def finetune(run: Run) -> Outcome:
         "seed": str(settings.seed),
         **doubt_inputs(run),
         **soft_inputs(run),
+        **({"judge": digests.of_file(site.models / JUDGED_BY)} if judge else {}),
     }
     return once(run, "finetune", inputs=inputs, produces=[target / "model.safetensors"], work=work)
 
@@ -111,8 +125,10 @@ def finetune_public(run: Run, data: str) -> Outcome:
 
     The collection's own split is used; its images are decoded once, at the side of the model's input.
     """
+    import numpy as np
+
     from radia import registry
-    from radia.fit import fit
+    from radia.fit import balanced
     from radia.model import load_checkpoint, save_checkpoint
     from radia.public_data import TRAIN, VALIDATION, pack, read_public
 
@@ -136,8 +152,12 @@ def finetune_public(run: Run, data: str) -> Outcome:
             default=settings.labels.uncertain,
             blank_is_absent=settings.labels.blank_is_absent,
         )
-        result = fit(
+        one_site = np.full(len(public.ids), public.name)
+        result = _fitted(
+            run,
             model,
+            patients=public.patients,
+            sites=one_site,
             images=pack(public, packed, side=side, progress=run.ticker("images")),
             ids=public.ids,
             targets=targets,
@@ -146,6 +166,7 @@ def finetune_public(run: Run, data: str) -> Outcome:
             validation=public.split == VALIDATION,
             settings=settings.finetune,
             seed=settings.seed,
+            sampling=balanced(public.patients, one_site) if settings.finetune.balanced else None,
             progress=run.ticker("finetune"),
             resume=site.models / f"resume-{tables[:12]}",
         )
@@ -164,6 +185,44 @@ def finetune_public(run: Run, data: str) -> Outcome:
         "seed": str(settings.seed),
     }
     return once(run, "train-base", public.name, inputs=inputs, produces=[out / "model.safetensors"], work=work)
+
+
+def _fitted(
+    run: Run, model: ChestModel, *, patients: NDArray[Any], sites: NDArray[Any], settings: FinetuneSettings, **call: Any
+) -> FitResult:
+    """One network trained, or an ensemble of them where params.yaml asks for folds; by the workers that it asks for."""
+    from radia.fit import fit_folds, train
+
+    by = partial(train, where=run.settings.train)
+    if settings.folds > 1:
+        return fit_folds(model, patients=patients, sites=sites, settings=settings, by=by, **call)
+    return by(model, settings=settings, **call)
+
+
+def _judge(run: Run, frozen: Snapshot) -> Judge | None:
+    """What chooses the epoch where validation studies were read blindly; None: the given labels do.
+
+    What it rests on is kept at `models/judged-by.parquet`: in a folder to which a model's material was brought back,
+    that is all there is of labels and reads.
+    """
+    import pandas as pd
+
+    from radia.fit.reads import judge_by_reads, reads_and_labels
+
+    site, images = run.workspace, frozen.images[frozen.images["split"] == "validation"]
+    kept = site.models / JUDGED_BY
+    if (site.labels / "given.parquet").is_file():
+        studies = sorted(set(images["study"]))
+        reads, given = gold_reads(site, studies), given_by_image(run, frozen).groupby(level=0).first().loc[studies]
+        table = None if reads is None else reads_and_labels(given, reads)
+        if table is None:
+            kept.unlink(missing_ok=True)
+            return None
+        with written_whole(kept) as partial:
+            table.to_parquet(partial, index=False)
+    if not kept.is_file():
+        return None
+    return judge_by_reads(pd.read_parquet(kept), images["study"].to_numpy(), FINDINGS)
 
 
 def _train_stand_in(run: Run) -> None:
@@ -196,6 +255,7 @@ def _train_stand_in(run: Run) -> None:
                 "learning_rate": wanted.learning_rate,
                 "augment": wanted.augment,
                 "side": None,
+                "folds": 1,
             }
         ),
         seed=seed,

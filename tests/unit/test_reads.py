@@ -115,6 +115,19 @@ class TestQueues:
         assert set(second.queue["draw"]) == {2}
         assert len(second.design) == 80
 
+    def test_reads_to_judge_epochs_by_come_from_the_validation_side_with_their_probabilities(
+        self, tables: Tables
+    ) -> None:
+        test, beside = list(tables[0].index[:80]), list(tables[0].index[80:110])
+        shares = {"evaluation": 0.4, "validation": 0.2, "repeat": 0.1}
+        drawn = queues(*tables, budget=50, test=test, validation=beside, shares=shares)
+        asked = drawn.queue[drawn.queue["queue"] == "evaluation"]
+        assert (asked["id"].isin(test).sum(), asked["id"].isin(beside).sum()) == (20, 10)
+        chances = drawn.design.set_index("id")["sampling_probability"]
+        assert chances[beside].sum() == pytest.approx(10)
+        assert (asked.set_index("id")["sampling_probability"] == chances[asked["id"]]).all()
+        assert not drawn.queue.loc[drawn.queue["queue"] == "cleaning", "id"].isin(asked["id"]).any()
+
     def test_a_test_side_without_labels_is_refused(self, tables: Tables) -> None:
         with pytest.raises(LabelError, match="test side"):
             queues(*tables, budget=50, test=["elsewhere"])
