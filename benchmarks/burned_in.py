@@ -9,7 +9,8 @@ bitmap fonts, lying, standing and upside down, lighter and darker, on plates and
 which nothing was learned are counted apart. The height of a line is the size of its font (capitals have about 0.7 of
 it); its contrast is in 255ths of the range of the image (0: a few shades, which no window for the anatomy shows). A
 line is covered where 95% of its ink is inside boxes; ink counts where it differs from what was there by seven tenths of
-that contrast, and a line of which less than 0.6 does is none. Real radiographs have text and markers of their own: what
+that contrast, and a line of which less than 0.6 does is none. "In noise" are lines whose contrast is less than twice
+the standard deviation of the noise of a pixel: a reader hardly sees these. Real radiographs have text and markers of their own: what
 changes in them "without text" is mostly that. One thread; CPU time. RapidOCR goes along on one image of each kind.
 """
 
@@ -34,7 +35,7 @@ from burned_in_scenes import MARKERS, Gray, Ink, burn, phantoms, radiographs, sc
 
 from radia.dicom.burned_in import Box, find_text
 
-SIDES = (1024, 2000, 2500)
+SIDES = (1024, 1500, 2000, 2500)
 SOURCES = {"phantom": phantoms, "scene": scenes, "real": radiographs}
 
 # --- who looks for it -------------------------------------------------------------------------------------------------

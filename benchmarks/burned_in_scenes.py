@@ -182,13 +182,20 @@ def burn(
     seen = np.abs(part - before) >= 0.7 * step
     contrast = {"extreme": 255, "hidden": 0}.get(mode, contrast)
     traits = {"height": height, "contrast": contrast, "turned": 90 * turn, "font": font,
-              "ink": mode, "shade": "darker" if darker else "lighter", "held out": held_out}  # fmt: skip
+              "ink": mode, "shade": "darker" if darker else "lighter", "held out": held_out,
+              "in noise": _noise(before) > step / 2}  # fmt: skip
     inks = [line > 0.5 for line in lines]
     return [
         Ink(ink & seen, (place.x0, place.y0), {"marker": marker} if marker else traits)
         for ink in inks
         if (ink & seen).sum() >= 0.6 * ink.sum()
     ]
+
+
+def _noise(part: NDArray[np.float64]) -> float:
+    """The standard deviation of what differs from one pixel to the next, whatever is drawn there."""
+    steps = np.abs(np.diff(part, axis=1))
+    return float(np.median(steps)) / 0.954  # of the difference of two normal values, sqrt(2) * 0.6745
 
 
 def _place(

@@ -24,7 +24,7 @@ from burned_in_scenes import Gray, Ink, burn, phantoms, scenes
 
 from radia.dicom.burned_in import Box
 from radia.dicom.burned_in_places import turned
-from radia.dicom.burned_in_strokes import features, levels
+from radia.dicom.burned_in_strokes import features, levels, value_range
 
 SEED = 9_000_000
 SIZE = 40  # steps: the side of a piece that is learned from
@@ -41,7 +41,7 @@ def pieces(stored: Gray, chance: random.Random) -> list[Piece]:
     for marker in chance.sample(("DEBOUT", "PORTABLE", "SUPINE", "COUCHÉ"), 1):
         inks += burn(stored, chance, taken, marker=marker, held_out=False)
     made: list[Piece] = []
-    for level in levels(stored):
+    for level in levels(stored, value_range(stored)):
         seen = features(level)
         for standing in (False, True):
             text, unknown = _targets(stored.shape, inks, taken, level.scale, seen.shape[1:], standing=standing)

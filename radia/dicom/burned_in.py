@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radia.dicom.burned_in_boxes import Box
-from radia.dicom.burned_in_lines import Line, likely_lines, seen_lines, tight, whole
+from radia.dicom.burned_in_lines import Line, likely_lines, likeness, seen_lines, tight, whole
 from radia.dicom.burned_in_networks import network
-from radia.dicom.burned_in_places import heats
-from radia.dicom.burned_in_strokes import CELL, levels
+from radia.dicom.burned_in_places import Least, heats
+from radia.dicom.burned_in_strokes import CELL, levels, value_range
 from radia.dicom.text import plain
+from radia.errors import Reason, Refusal
 
 __all__ = ["Box", "blank", "find_text", "markers"]
 
@@ -35,12 +36,19 @@ _LIKELY = 0.5  # log odds that strokes alone must have, where the detection netw
 _LARGE, _LIKELY_LARGE = 1 / 10, 2.0  # of the side of the image; of letters as high as ribs, more is asked
 _PLAIN = 5.0  # so many characters, or their confidence, and its size does not matter
 _PITCH = 1.2  # heights of a line for each of its letters: what has fewer is no text, unless surely read
-_LONG, _BEGINNING = 13, 9  # heights: of a longer line, the beginning is read first
+_LONG, _LONGER, _PART = 8.5, 13, 6  # heights: of a longer line, a part is read first; of a still longer one, three
+_WHOLE_WORD = 3  # letters: what the cut left of a beginning
 _ALONE = 0.9  # the confidence of a single letter that is a marker
 _SHORT = 9  # letters: longer lines are no marker
 _SPACE = 1.2  # heights from one letter to the next of the same line
 _PIECES = 3  # that are read again at an end of a line, one after the other
 _HOPELESS = 0.8  # so little after two readings: a third will not do
+_NARROW, _WIDE, _ALIKE = 0.5, 1.05, 0.82  # of the height of a closed loop, from one to the next; of type, how alike
+_RULED, _TICKS = 5, (0.1, 1.2)  # letters; heights of a line from one tick of a scale to the next
+_FEW, _LEAD, _NARROWER = 4, 0.5, 0.75  # letters; of the strongest ink; of the area of a box
+_LOOKS, _REACH, _KNOWN = 4, 2, 0.8  # times; heights of a line; of a box, what was blanked before
+_GAP = 11  # pixels: in a narrower gap between two boxes is no line
+_WHERE_TEXT_IS = Least(seed=-0.5, likely=-2.5)
 _WORDS = re.compile(r"[A-Z0-9]+")
 
 _LOOKALIKES = str.maketrans("01|!", "OIII")
@@ -52,17 +60,97 @@ _WORD = 4  # letters of a marker from which on one that is misread so is known a
 def find_text(stored: NDArray[Any]) -> list[Box]:
     """Boxes of legible burned-in text in gray stored values [rows, cols]; side and positioning markers are left out.
 
-    Raises Refusal (TEXT_DETECTOR_MISSING) where RapidOCR or its models are not installed.
+    Around what was found, the image is looked at again as it is once that is blanked, until nothing is left to read.
+    Raises Refusal: TEXT_DETECTOR_MISSING where RapidOCR or its models are not installed, RESIDUAL_IDENTIFIER where text
+    comes to no end.
     """
     import cv2
 
     cv2.setNumThreads(1)
-    detector = network("det")
+    network("det")
     rows, cols = stored.shape
     if min(rows, cols) < CELL:
         return []
-    likely = heats(levels(stored))
-    return _without_doubles(_named(seen_lines(likely, detector), list(likely_lines(likely)), rows, cols))
+    extent = value_range(stored)
+    seen = _look(stored, extent, Least(), _Seen([], [], []))
+    boxes = latest = _without_doubles(seen.boxes)
+    for _ in range(_LOOKS):
+        latest = _left(stored, extent, boxes, latest, seen)
+        if not latest:
+            return boxes
+        boxes = _without_doubles([*boxes, *latest])
+    raise Refusal(Reason.RESIDUAL_IDENTIFIER, "burned-in text that comes to no end")
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What was read in an image: boxes of text, of side and positioning markers, and of what is illegible."""
+
+    boxes: list[Box]
+    marks: list[Box]
+    nothing: list[Box]
+
+    def moved(self, x: int, y: int) -> _Seen:
+        """The same, so much further to the right and below."""
+        return _Seen(*([box.moved(x, y) for box in boxes] for boxes in (self.boxes, self.marks, self.nothing)))
+
+
+def _look(stored: NDArray[Any], extent: float, least: Least, known: _Seen) -> _Seen:
+    """What can be read in an image, or in a part of it, of which some is known."""
+    rows, cols = stored.shape
+    likely = heats(levels(stored, extent), least)
+    return _named(seen_lines(likely, network("det")), list(likely_lines(likely)), known, rows, cols)
+
+
+def _left(
+    stored: NDArray[Any], extent: float, boxes: list[Box], latest: list[Box], seen: _Seen
+) -> list[Box]:  # fmt: skip
+    """What can still be read about the latest boxes once all are blanked: where text is, less is taken for text."""
+    rows, cols = stored.shape
+    found: list[Box] = []
+    for part in _surroundings(latest, rows, cols):
+        again = _blanked(stored, part, boxes)
+        new = _look(again, extent, _WHERE_TEXT_IS, seen.moved(-part.x0, -part.y0)).moved(part.x0, part.y0)
+        found += [box for box in new.boxes if box.share_in(boxes) < _KNOWN and not _is_cut(box, part, rows, cols)]
+    return found
+
+
+def _is_cut(box: Box, part: Box, rows: int, cols: int) -> bool:
+    """Whether a box ends at an edge of the part that was looked at and not of the image: there may be more of it."""
+    left, above = box.x0 <= part.x0 > 0, box.y0 <= part.y0 > 0
+    return left or above or box.x1 >= part.x1 < cols or box.y1 >= part.y1 < rows
+
+
+def _blanked(stored: NDArray[Any], part: Box, boxes: list[Box]) -> NDArray[Any]:
+    """A part of the image with each box, and what is too narrow for a line between two of them, as its paper."""
+    import cv2
+
+    again = stored[part.y0 : part.y1, part.x0 : part.x1].copy()
+    inside = np.zeros(again.shape, np.uint8)
+    for box in boxes:
+        if box.meets(part):
+            place = np.s_[max(box.y0 - part.y0, 0) : box.y1 - part.y0, max(box.x0 - part.x0, 0) : box.x1 - part.x0]
+            again[place] = np.percentile(again[place], 50, method="lower")
+            inside[place] = 1
+    framed = cv2.copyMakeBorder(inside, _GAP, _GAP, _GAP, _GAP, cv2.BORDER_REPLICATE)
+    closed = cv2.morphologyEx(framed, cv2.MORPH_CLOSE, np.ones((_GAP, _GAP), np.uint8))[_GAP:-_GAP, _GAP:-_GAP]
+    count, gaps = cv2.connectedComponents(np.asarray(closed - inside, np.uint8), connectivity=4)
+    for gap in range(1, count):
+        again[gaps == gap] = np.percentile(again[gaps == gap], 50, method="lower")
+    return again
+
+
+def _surroundings(boxes: list[Box], rows: int, cols: int) -> list[Box]:
+    """Rectangles about boxes, some heights of a line further on each side; those that mostly overlap are one."""
+    parts: list[Box] = []
+    for box in boxes:
+        reach = max(_REACH * min(box.x1 - box.x0, box.y1 - box.y0), 2 * CELL)
+        part = Box(max(box.x0 - reach, 0), max(box.y0 - reach, 0), min(box.x1 + reach, cols), min(box.y1 + reach, rows))
+        while near := [other for other in parts if other.joined(part).area <= other.area + part.area]:
+            parts.remove(near[0])
+            part = part.joined(near[0])
+        parts.append(part)
+    return parts
 
 
 def blank(stored: NDArray[Any], boxes: list[Box], *, lowest: int, highest: int, black_is_high: bool) -> NDArray[Any]:
@@ -95,11 +183,23 @@ def _without_doubles(boxes: list[Box]) -> list[Box]:
 class _Reading:
     """What a line says: its words, the sum of the confidences of its letters and figures, and their number."""
 
-    words: frozenset[str]
+    words: tuple[str, ...]
     confidence: float
     letters: int
     picture: int = 0
     """In which of its pictures."""
+    length: float = 0.0
+    """Of what was read, in its heights."""
+
+    @property
+    def backwards(self) -> bool:
+        """Whether it was read upside down, or from below."""
+        return self.picture % 2 == 1
+
+    @property
+    def is_marker(self) -> bool:
+        """Whether it says no more than a side or a position."""
+        return markers().issuperset(self.words)
 
     @property
     def monotonous(self) -> bool:
@@ -117,28 +217,34 @@ class _Reading:
         return self.confidence / max(self.letters, 1)
 
 
-def _named(seen: list[Line], likely: list[Line], rows: int, cols: int) -> list[Box]:
-    """Boxes of the lines that say more than a side or a position.
+def _named(seen: list[Line], likely: list[Line], known: _Seen, rows: int, cols: int) -> _Seen:
+    """The lines that say more than a side or a position, and those that do not. What is `known` is not read again.
 
     One line is found at several scales, and at some in pieces. The whole one of the finest scale is read first; what
     lies in a line that was read is not read again, and of a line about a marker only what is beside the marker.
     """
     read: list[tuple[Line, _Reading]] = []
     found: list[Box] = []
-    marks: list[Box] = []
+    marks, nothing = list(known.marks), list(known.nothing)
+    backwards = {False: False, True: False}
     for line in (*_whole_ones_first(seen, rows, cols), *_whole_ones_first(likely, rows, cols)):
         core = line.core(rows, cols)
         if core.share_in(found) >= 0.8 or any(_is_inside(core, mark) for mark in marks):
             continue
+        if any(_is_of(core, other) for other in known.nothing):
+            continue
         if not line.score and line.odds() < _WORTH:
             continue
         for part in _beside(line, marks):
-            reading = _read(part)
+            reading = _read(part, backwards=backwards[line.standing])
             if not _is_legible(part, reading):
+                nothing.append(part.core(rows, cols))
                 continue
-            if not reading.words <= markers() and reading.letters <= _SHORT:
+            if reading.letters > 1:
+                backwards[line.standing] = reading.backwards
+            if not reading.is_marker and reading.letters <= _SHORT:
                 part, reading = _marker_instead(part, reading, seen)
-            if not reading.words <= markers():
+            if not reading.is_marker:
                 read.append((part, reading))
                 found.append(part.full(rows, cols))
                 continue
@@ -148,9 +254,10 @@ def _named(seen: list[Line], likely: list[Line], rows: int, cols: int) -> list[B
                 marks.append(mark)
     boxes = []
     for line, reading in read:
-        box = _to_its_ends(line, reading).scaled(line.scale, rows, cols)
+        ends = _to_its_ends(line, reading) if reading.letters > _FEW else _narrowed(line, reading)
+        box = ends.scaled(line.scale, rows, cols)
         boxes.append(_clear_of(box, marks, line.core(rows, cols)))
-    return boxes
+    return _Seen(boxes, marks, nothing)
 
 
 def _marker_instead(line: Line, reading: _Reading, seen: list[Line]) -> tuple[Line, _Reading]:
@@ -169,9 +276,15 @@ def _marker_instead(line: Line, reading: _Reading, seen: list[Line]) -> tuple[Li
         again = _best_reading(other)
         if not as_long and again.letters < reading.letters:
             continue  # what is more, and longer than the marker, was read as letters
-        if again.words <= markers() and again.mean > _ALONE and again.letters + 1 >= reading.letters > 1:
+        if again.is_marker and again.mean > _ALONE and again.letters + 1 >= reading.letters > 1:
             return other, again
     return line, reading
+
+
+def _is_of(core: Box, other: Box) -> bool:
+    """Whether a line is another, of the same height, or a part of it."""
+    high = min(other.x1 - other.x0, other.y1 - other.y0)
+    return core.shared(other) >= 0.8 * core.area and min(core.x1 - core.x0, core.y1 - core.y0) >= 0.6 * high
 
 
 def _is_inside(core: Box, mark: Box) -> bool:
@@ -190,7 +303,7 @@ def _is_letter(mark: Box) -> bool:
 def _beside(line: Line, marks: list[Box]) -> list[Line]:
     """The line, or what it has on either side of the first marker that lies in it; nothing where that is too short."""
     box, scale = line.box, line.scale
-    held = [mark for mark in marks if mark.shared(line.full(10**6, 10**6)) >= 0.8 * mark.area]
+    held = [mark for mark in marks if _holds(line, mark)]
     if not held:
         return [line]
     mark, others = held[0], held[1:]
@@ -203,6 +316,15 @@ def _beside(line: Line, marks: list[Box]) -> list[Line]:
             continue
         parts += _beside(line.cut(start - b0, stop - b0), others)
     return parts
+
+
+def _holds(line: Line, mark: Box) -> bool:
+    """Whether a marker stands in a line: nearly all of its length, and half of the height of either."""
+    full = line.full(10**6, 10**6)
+    wide, high = min(full.x1, mark.x1) - max(full.x0, mark.x0), min(full.y1, mark.y1) - max(full.y0, mark.y0)
+    if line.standing:
+        return high >= 0.8 * (mark.y1 - mark.y0) and wide >= 0.5 * min(full.x1 - full.x0, mark.x1 - mark.x0)
+    return wide >= 0.8 * (mark.x1 - mark.x0) and high >= 0.5 * min(full.y1 - full.y0, mark.y1 - mark.y0)
 
 
 def _clear_of(box: Box, marks: list[Box], core: Box) -> Box:
@@ -235,48 +357,93 @@ def _whole_ones_first(lines: list[Line], rows: int, cols: int) -> list[Line]:
 def _is_legible(line: Line, reading: _Reading) -> bool:
     """Whether enough of it was read; a letter of a side, alone, counts as a word."""
     if reading.letters == 1:
-        return reading.words <= markers() and reading.confidence > _ALONE
+        return reading.is_marker and reading.confidence > _ALONE
     if reading.letters < 2 or reading.confidence < _LEGIBLE:
         return False
     large = line.height * line.scale > _LARGE * line.side
     if large and line.odds() < _LIKELY_LARGE and reading.confidence < _PLAIN:
         return False
-    if reading.loops:
+    if reading.loops and not _is_set(line, reading):
         return False
     if reading.mean >= _SURE:
         return True
-    if line.length > (1 + _PITCH * reading.letters) * line.height or reading.monotonous:
+    if reading.length > 1 + _PITCH * reading.letters or (reading.monotonous and not reading.loops):
         return False
+    if reading.letters > _RULED and likeness(line, *_TICKS) >= _ALIKE:
+        return False  # the ticks of a scale
     enough, sure = _CERTAIN
     likely = -np.inf if line.score else _LIKELY
     return reading.confidence >= enough and reading.mean >= sure and line.odds() >= likely
 
 
-def _read(line: Line) -> _Reading:
-    """The best reading: of gray and of strokes, turned as it may be. Of a long line, if that says enough, of a part."""
-    if line.length > _LONG * line.height:
-        part = _best_reading(line.cut(0, _BEGINNING * line.height), least=_SURE)
-        if part.mean >= _SURE and part.letters > 3 and not part.words <= markers():
+def _is_set(line: Line, reading: _Reading) -> bool:
+    """Whether closed loops are as like each other, and as evenly spaced, as type is and wire is not."""
+    times = len(set("".join(reading.words)))
+    return likeness(line, times * _NARROW, times * _WIDE) >= _ALIKE
+
+
+def _read(line: Line, *, backwards: bool = False) -> _Reading:
+    """The best reading: of strokes and of gray, turned as it may be, and first as the lines before.
+
+    Of a long line, if that says enough, of its beginning; of a still longer one of three parts.
+    """
+    high, length = line.height, line.length
+    if length <= _LONG * high:
+        return _best_reading(line, backwards=backwards)
+    best = _Reading((), 0.0, 0)
+    for start in (0,) if length <= _LONGER * high else (0, length // 2 - _PART * high // 2, length - _PART * high):
+        part = _best_reading(line.cut(start, start + _PART * high), backwards=backwards, pictures=2)
+        if part.mean >= _SURE and part.letters > 3 and _is_more_than_markers(part):
             return part
-    return _best_reading(line)
+        best = max(best, part, key=lambda reading: reading.confidence)
+    if length <= _LONGER * high or best.mean >= _SURE:
+        return _best_reading(line, backwards=backwards)
+    return best
 
 
-def _best_reading(line: Line, *, least: float = 0.0) -> _Reading:
-    best = _Reading(frozenset(), 0.0, 0)
-    for number, picture in enumerate(_pictures(line)):
-        read = network("rec").read(picture)
+def _is_more_than_markers(part: _Reading) -> bool:
+    """Whether a part of a line says more than sides and positions, whatever the words are that were cut."""
+    if any(len(word) >= _WHOLE_WORD and word not in markers() for word in part.words[1:-1]):
+        return True
+    return any(
+        len(word) > _WORD and not any(word.translate(_MISREAD)[1:-1] in marker for marker in _misread_markers())
+        for word in (part.words[0], part.words[-1])
+    )
+
+
+def _best_reading(line: Line, *, backwards: bool = False, pictures: int = 4) -> _Reading:
+    best = _Reading((), 0.0, 0)
+    made = list(_pictures(line))
+    for count, number in enumerate((1, 0, 3, 2)[:pictures] if backwards else range(pictures), start=1):
+        read = network("rec").read(made[number])
         form = plain("".join(letter.text for letter in read))
         form = form.translate(_LOOKALIKES) if form.translate(_LOOKALIKES) in markers() else form
-        words = frozenset(map(_as_marker, _WORDS.findall(form)))
+        words = tuple(map(_as_marker, _WORDS.findall(form)))
         confidence = sum(letter.confidence for letter in read if letter.counts)
-        reading = _Reading(words, confidence, sum(c.isalnum() for c in form), number)
+        reading = _Reading(words, confidence, sum(c.isalnum() for c in form), number, line.length / line.height)
         if confidence > best.confidence:
             best = reading
-        if reading.mean > 0.9 or best.mean < least:
-            break  # sure enough, or not sure enough for a part
-        if number == 1 and best.confidence < _HOPELESS:
+        if reading.mean > 0.9:
+            break
+        if count == 2 and best.confidence < _HOPELESS:
             break
     return best
+
+
+def _narrowed(line: Line, reading: _Reading) -> Box:
+    """The box of a few letters, in the pixels of its level: as narrow as its strongest ink, where this says as much."""
+    box = _to_its_ends(line, reading)
+    inked = tight(Line(line.heat, box, line.score), _LEAD)
+    edge = 1 + min(inked.x1 - inked.x0, inked.y1 - inked.y0) // 6
+    narrow = Box(
+        max(inked.x0 - edge, box.x0), max(inked.y0 - edge, box.y0),
+        min(inked.x1 + edge, box.x1), min(inked.y1 + edge, box.y1),
+    )  # fmt: skip
+    if narrow.area >= _NARROWER * box.area:
+        return box
+    again = _best_reading(Line(line.heat, narrow, line.score), backwards=reading.backwards, pictures=1)
+    as_much = again.letters >= reading.letters and again.mean >= min(_SURE, reading.mean)
+    return narrow if as_much else box
 
 
 def _to_its_ends(line: Line, reading: _Reading) -> Box:
@@ -300,7 +467,7 @@ def _to_its_ends(line: Line, reading: _Reading) -> Box:
 def _further(line: Line, piece: Line, reading: _Reading, *, after: bool) -> int:
     """By how many pixels of its level letters go on in a piece at the end of a line."""
     picture = list(_pictures(piece))[reading.picture]
-    backwards = reading.picture % 2 == 1
+    backwards = reading.backwards
     own = piece.box.y0 if line.standing else piece.box.x0
     end = (line.box.y1 if line.standing else line.box.x1) if after else (line.box.y0 if line.standing else line.box.x0)
     beyond = []

@@ -30,6 +30,10 @@ class Box:
         x1, y1 = min(self.x1 * factor, cols), min(self.y1 * factor, rows)
         return Box(self.x0 * factor, self.y0 * factor, x1, y1)
 
+    def moved(self, x: int, y: int) -> Box:
+        """The same, so much further to the right and below."""
+        return Box(self.x0 + x, self.y0 + y, self.x1 + x, self.y1 + y)
+
     def meets(self, other: Box) -> bool:
         """Whether they share a pixel."""
         return self.x0 < other.x1 and other.x0 < self.x1 and self.y0 < other.y1 and other.y0 < self.y1

@@ -18,10 +18,11 @@ _HEAT, _SCORE, _PEAK = 0.25, 0.4, 0.7
 _GROW = 1.7
 _GOES_ON = 0.035  # of the piece after the end of a line is its ink
 _MAYBE = -4.5  # log odds beyond the end of a line: less is none of it
-_END, _BEYOND = 3, 4  # heights of a line that are read again at its end, and beyond it
+_END, _BEYOND = 2, 3  # heights of a line that are read again at its end, and beyond it
 _FURTHEST = 6  # heights: what is likely beyond is another line's, or none
 _TALL = 0.4  # of its height: less is the edge of something
 _GAP = 2  # steps that are not likely, within a line
+_MOST = 0.85  # of all ink in a box: what is as strong as its letters
 _VALLEY = 0.15  # of the fullest row: rows with less ink lie between lines
 _HIGH = (6, 36)  # pixels of a level: lines
 
@@ -239,16 +240,21 @@ def whole(line: Line) -> Box:
         return box
     strong: NDArray[np.bool_] = np.asarray(ink.strong > 0)
     inked = strong & (ink.height >= np.percentile(strokes, 75) / 2)
+    most = bool(ink.height[inside][inked[inside]].sum() >= _MOST * strokes.sum())  # the rest is of what is around it
+    within = inked if most else strong
     if line.standing:
-        turned = _stretched(strong.T, inked.T, heat.likely.T, Box(box.y0, box.x0, box.y1, box.x1))
+        turned = _stretched(within.T, inked.T, heat.likely.T, Box(box.y0, box.x0, box.y1, box.x1))
         return Box(turned.y0, turned.x0, turned.y1, turned.x1)
-    return _stretched(strong, inked, heat.likely, box)
+    return _stretched(within, inked, heat.likely, box)
 
 
-def tight(line: Line) -> Box:
-    """What of its box, in the pixels of its level, has ink: without the margins."""
-    box = line.box
-    inside = line.place().ink().strong[box.y0 : box.y1, box.x0 : box.x1] > 0
+def tight(line: Line, share: float = 0.0) -> Box:
+    """What of its box, in the pixels of its level, has ink: without the margins; ink of that share of the strongest."""
+    box, ink = line.box, line.place().ink()
+    height = ink.height[box.y0 : box.y1, box.x0 : box.x1]
+    inside = ink.strong[box.y0 : box.y1, box.x0 : box.x1] > 0
+    if share:
+        inside = inside & (height >= share * np.percentile(height[inside], 95, method="lower"))
     across, along = inside.sum(axis=1), inside.sum(axis=0)
     used_rows = np.flatnonzero(across > _VALLEY * across.max(initial=0))
     used_cols = np.flatnonzero(along > _VALLEY * along.max(initial=0))
@@ -257,6 +263,24 @@ def tight(line: Line) -> Box:
     y0, x0 = box.y0 + int(used_rows[0]) - 1, box.x0 + int(used_cols[0]) - 1
     y1, x1 = box.y0 + int(used_rows[-1]) + 2, box.x0 + int(used_cols[-1]) + 2
     return Box(max(x0, box.x0), max(y0, box.y0), min(x1, box.x1), min(y1, box.y1))
+
+
+def likeness(line: Line, least: float, most: float) -> float:
+    """How alike its strokes are to themselves some way further along the line, `least` to `most` of its height: 1 where
+    the same signs come again and again at the same distance.
+    """
+    box = tight(line)
+    height = line.place().ink().height[box.y0 : box.y1, box.x0 : box.x1].astype(np.float32)
+    laid = np.rot90(height) if line.standing else height
+    laid = np.minimum(laid, np.float32(np.percentile(laid, 95)))
+    high, wide = laid.shape
+    best = 0.0
+    for lag in range(max(round(least * high), 2), min(round(most * high), wide - high // 2) + 1):
+        first, second = laid[:, :-lag], laid[:, lag:]
+        first, second = first - first.mean(), second - second.mean()
+        size = max(float(np.sqrt((first**2).sum() * (second**2).sum())), 1e-6)
+        best = max(best, float((first * second).sum()) / size)
+    return best
 
 
 def _stretched(strong: NDArray[np.bool_], inked: NDArray[np.bool_], likely: NDArray[np.bool_], box: Box) -> Box:

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radia.dicom.burned_in_boxes import Box
+from radia.dicom.burned_in_convolutions import Convolution, Convolutions
 from radia.dicom.burned_in_strokes import GRID, Ink, Level, features
 
-_SEED, _LIKELY = 0.5, -1.5  # log odds: a line has steps of the one, and goes on as far as the other
-_FEW = 4  # steps above the first: fewer are chance
+_FEW = 2  # steps above the first: fewer are chance
 _NOWHERE = -9.0  # where strokes are too few
 _PIECE, _DENSE = (9, 3), 0.1  # steps of a piece of a line; the share of its pixels that are strokes
 _SIGHT = 6  # steps: how far the network looks, nearly
@@ -64,6 +64,14 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Least:
+    """Log odds: a line has steps of the one, and goes on as far as the other."""
+
+    seed: float = 0.5
+    likely: float = -1.5
+
+
+@dataclass(frozen=True)
 class Heat:
     """Log odds of text that lies, or that stands, in steps of a level."""
 
@@ -74,7 +82,7 @@ class Heat:
     """Steps of lines: those above the lower bound that hang together with enough above the higher one."""
 
     @classmethod
-    def of(cls, level: Level, seen: NDArray[np.float32], dense: list[Box], *, standing: bool) -> Heat:
+    def of(cls, level: Level, seen: NDArray[np.float32], dense: list[Box], least: Least, *, standing: bool) -> Heat:
         """From the features of a level, where strokes are dense."""
         import cv2
 
@@ -83,8 +91,8 @@ class Heat:
             piece = seen[:, box.y0 : box.y1, box.x0 : box.x1]
             inside = odds[box.y0 : box.y1, box.x0 : box.x1]
             np.maximum(inside, heat(turned(piece)).T if standing else heat(piece), out=inside)
-        count, labels = cv2.connectedComponents((odds > _LIKELY).astype(np.uint8), connectivity=8)
-        seeds = np.bincount(labels[odds > _SEED], minlength=count)
+        count, labels = cv2.connectedComponents((odds > least.likely).astype(np.uint8), connectivity=8)
+        seeds = np.bincount(labels[odds > least.seed], minlength=count)
         large = seeds >= _FEW
         large[0] = False
         return cls(level, standing, odds, np.asarray(large[labels], np.bool_))
@@ -99,13 +107,13 @@ class Heat:
             yield Place(self.level, box, self.standing)
 
 
-def heats(levels: list[Level]) -> list[Heat]:
+def heats(levels: list[Level], least: Least) -> list[Heat]:
     """Of each level, of text that lies and that stands."""
     found = []
     for level in levels:
         seen = features(level)
         dense = _dense(seen)
-        found += [Heat.of(level, seen, dense, standing=standing) for standing in (False, True)]
+        found += [Heat.of(level, seen, dense, least, standing=standing) for standing in (False, True)]
     return found
 
 
@@ -159,29 +167,17 @@ def turned(features: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def heat(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """How likely each step [rows, cols] of a grid belongs to a line of text that lies: log odds."""
-    (mix, mix_bias, near, near_bias, far, far_bias, last, last_bias) = _weights()
-    rows, cols = features.shape[1:]
-    values = np.maximum(mix[:, :, 0, 0] @ features.reshape(len(features), -1) + mix_bias[:, None], 0)
-    for kernel, bias, step in ((near, near_bias, 1), (far, far_bias, 2)):
-        values = np.maximum(_convolved(values.reshape(-1, rows, cols), kernel, step) + bias[:, None], 0)
-    answer: NDArray[np.float32] = (last[:, :, 0, 0] @ values + last_bias[:, None]).reshape(rows, cols)
+    answer: NDArray[np.float32] = _writing()(features)[0]
     return answer
 
 
-def _convolved(values: NDArray[np.float32], kernel: NDArray[np.float32], step: int) -> NDArray[np.float32]:
-    """A convolution with nothing beyond the edges: [channels, rows * cols]."""
-    _, rows, cols = values.shape
-    high, wide = kernel.shape[2:]
-    above, left = high // 2 * step, wide // 2 * step
-    framed = np.pad(values, ((0, 0), (above, above + 1), (left, left)))
-    broad = cols + 2 * left
-    flat = framed.reshape(len(framed), -1)
-    total = np.zeros((kernel.shape[0], rows * broad), np.float32)
-    for y in range(high):  # rows lie one behind the other: what is computed beyond their ends is cut off
-        for x in range(wide):
-            start = y * step * broad + x * step
-            total += kernel[:, :, y, x] @ flat[:, start : start + rows * broad]
-    return np.ascontiguousarray(total.reshape(-1, rows, broad)[:, :, :cols]).reshape(len(total), -1)
+@cache
+def _writing() -> Convolutions:
+    mix, mix_bias, near, near_bias, far, far_bias, last, last_bias = _weights()
+    return Convolutions(
+        [Convolution(mix, mix_bias), Convolution(near, near_bias), Convolution(far, far_bias, step=2),
+         Convolution(last, last_bias)]
+    )  # fmt: skip
 
 
 @cache

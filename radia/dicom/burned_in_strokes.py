@@ -50,12 +50,20 @@ class Level:
     inks: tuple[Ink, Ink]
 
 
-def levels(stored: NDArray[Any]) -> list[Level]:
-    """An image of stored values [rows, cols], and as often halved as it is large enough for, with their strokes."""
+def value_range(stored: NDArray[Any]) -> float:
+    """From the first to the last percentile of the stored values."""
+    low, high = np.percentile(stored[::4, ::4], (1, 99))
+    return float(high - low)
+
+
+def levels(stored: NDArray[Any], extent: float) -> list[Level]:
+    """An image of stored values [rows, cols], and as often halved as it is large enough for, with their strokes.
+
+    `extent`: of the values of the whole image, where this is a part.
+    """
     import cv2
 
     gray = _morphable(stored)
-    low, high = np.percentile(gray[::4, ::4], (1, 99))
     made = []
     rows, cols = gray.shape
     for scale in _SCALES:
@@ -63,7 +71,7 @@ def levels(stored: NDArray[Any]) -> list[Level]:
             if min(rows, cols) // scale < _SMALLEST:
                 break
             gray = np.asarray(cv2.resize(gray, (cols // scale, rows // scale), interpolation=cv2.INTER_AREA))
-        made.append(Level(scale, gray, _inks(gray, float(high - low))))
+        made.append(Level(scale, gray, _inks(gray, extent)))
     return made
 
 
