@@ -12,6 +12,15 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    RLELossless,
+    generate_uid,
+)
 
 from radia.familiarity import Familiarity, save
 from radia.findings import FINDINGS
@@ -21,6 +30,7 @@ from radia.web.accounts import Accounts
 from radia.web.language import texts
 from radia.web.reading import Call
 from radia.workspace import Workspace
+from tests.spec.hostile_uploads import hostile, seeds_of
 
 
 def with_model(site: Workspace, familiarity: Familiarity | None = None, **described: str) -> Workspace:
@@ -196,19 +206,17 @@ class TestHostileUploads:
     def test_never_end_in_an_error_of_the_server_or_in_a_stored_file(self, client: FlaskClient) -> None:
         site: Workspace = client.application.extensions["radia"].site
         assert client.post("/api/predict", data=upload(png())).status_code == 200  # the ledger and its key are made
+        assert client.post("/api/report/structured-report", data=upload(as_dicom())).status_code == 422  # the other key
         before = {path.relative_to(site.root) for path in site.root.rglob("*")}
-        whole = [png(), as_dicom()]
-        rng = np.random.default_rng(5)
-        for number in range(200):
-            content = bytearray(whole[number % 2])
-            for _ in range(rng.integers(1, 6)):
-                content[rng.integers(len(content) if number % 3 else 400)] = rng.integers(256)
-            if number % 5 == 0:
-                content = content[: rng.integers(len(content))]
-            name = ("../../etc/passwd", "<script>alert(1)</script>.png", "a\\..\\b.dcm")[number % 3]
-            answer = client.post("/api/predict", data=upload(bytes(content), name))
-            assert answer.status_code in (200, 422), number
-            assert b"<script>" not in answer.data
+        whole = seeds_of(np.asarray(film()), [as_dicom(), as_dicom(JPEGBaseline8Bit), as_dicom(RLELossless)])
+        addresses = ("/api/predict", "/demo/read", "/demo/film", "/api/report/secondary-capture")
+        answered = set()
+        for number, (name, content) in enumerate(hostile(whole, 240, seed=5)):
+            answer = client.post(addresses[number % 4], data=upload(content, name))
+            assert answer.status_code in ((200, 400, 422) if not name else (200, 422)), number
+            assert b"<script>alert" not in answer.data
+            answered.add(answer.status_code)
+        assert answered >= {200, 422}  # some did less harm than they meant to
         after = {path.relative_to(site.root) for path in site.root.rglob("*")}
         assert {path for path in after - before if "ledger" not in path.name} == set()
 
@@ -222,19 +230,29 @@ class TestHostileUploads:
             assert int(answer.headers["Retry-After"]) >= 1
 
 
-def as_dicom() -> bytes:
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
-
-    dataset, pixels = Dataset(), np.asarray(film(), np.uint16) * 16
+def as_dicom(syntax: str = ExplicitVRLittleEndian) -> bytes:
+    dataset, eight_bits = Dataset(), syntax == JPEGBaseline8Bit
+    pixels = np.asarray(film()) if eight_bits else np.asarray(film(), np.uint16) * 16
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.SOPClassUID, dataset.SOPInstanceUID = DigitalXRayImageStorageForPresentation, generate_uid()
     dataset.PatientName, dataset.PatientID, dataset.Modality = "Essai^Un", "T1", "DX"
+    dataset.BodyPartExamined, dataset.SpecificCharacterSet = "CHEST", "ISO_IR 100"
     dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = *pixels.shape, 1
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
-    dataset.PhotometricInterpretation, dataset.WindowCenter, dataset.WindowWidth = "MONOCHROME2", 2048, 4096
-    dataset.PixelData = pixels.tobytes()
+    bits = 8 if eight_bits else 12
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8 * pixels.itemsize, bits, bits - 1
+    dataset.PixelRepresentation, dataset.PhotometricInterpretation = 0, "MONOCHROME2"
+    if eight_bits:
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "JPEG")
+        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.PixelData = encapsulate([buffer.getvalue()])
+        dataset["PixelData"].VR = "OB"
+    else:
+        dataset.WindowCenter, dataset.WindowWidth = 2048, 4096
+        dataset.PixelData = pixels.tobytes()
+        if syntax != ExplicitVRLittleEndian:
+            dataset.compress(syntax)
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
