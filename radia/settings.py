@@ -243,6 +243,7 @@ class FinetuneSettings(Section):
     probe_epochs: int = Field(0, ge=0, description="first epochs, in which only the head learns")
     margin_epochs: int = Field(0, ge=0, description="last epochs, in which the AUC margin is the loss")
     patience: int = Field(0, ge=0, description="epochs without improvement before the end; 0: all are run")
+    tolerance: float = Field(0.0, ge=0, description="standard errors below the best up to which a later epoch is kept")
     finding_weights: dict[str, float] = Field({}, description="weight of a finding in the loss; 1 where none is given")
     tree: bool = Field(False, description="findings below others in CheXpert's tree are learnt where those are present")
     views: int = Field(1, ge=1, le=5, description="slightly moved copies of an image that the model averages over")
@@ -351,6 +352,17 @@ class WebSettings(Section):
     pacs: StoreSettings | None = Field(None, description="where a lead may send reports to; none: nowhere")
 
 
+class RetentionSettings(Section):
+    """After how many days what may go goes, when `radia retention --remove` is said. Empty: it is kept for ever."""
+
+    landing_days: int | None = Field(
+        None, ge=1, description="files of landing batches that are archived; receipts stay"
+    )
+    quarantine_days: int | None = Field(None, ge=1, description="refused files; their reasons stay")
+    log_days: int | None = Field(None, ge=1, description="logs of services and of runs")
+    shard_days: int | None = Field(None, ge=1, description="versions of shards that no snapshot names any more")
+
+
 class Settings(Section):
     """All of params.yaml."""
 
@@ -373,6 +385,7 @@ class Settings(Section):
     gate: GateSettings = GateSettings()
     monitor: MonitorSettings = MonitorSettings()
     web: WebSettings = WebSettings()
+    retention: RetentionSettings = RetentionSettings()
 
     def listening_on(self, host: str | None, port: int | None) -> Settings:
         """The same settings with another address of the receiver; None leaves what is there."""

@@ -78,6 +78,22 @@ def anchors(archive: Path) -> dict[str, str]:
     return found
 
 
+def named_objects(archive: Path, digest: str) -> list[str] | None:
+    """DVC's objects that a snapshot's record names: its own listing first, then those of the batches it was made from.
+
+    None for one that was never versioned here. Raises SnapshotError.
+    """
+    record = _record_of(archive / "snapshots" / digest)
+    if not record.is_file():
+        return None
+    noted = _content_of(record)
+    try:
+        batches = ((noted.get("meta") or {}).get("batches") or {}).values()
+        return [str(out["md5"]) for out in (*noted["outs"], *batches)]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise SnapshotError(f"DVC's record {record.name} is damaged") from error
+
+
 def _content_of(record: Path) -> dict[str, Any]:
     try:
         noted = yaml.safe_load(record.read_text(encoding="utf-8"))
@@ -158,7 +174,15 @@ def forget_versions(archive: Path, batch: str) -> int:
 
 
 def _sweep(archive: Path) -> int:
-    """Removes every object of DVC's cache that no record of a batch or snapshot names, nor pins. Under DVC's lock.
+    """Removes what `unnamed_objects` finds. Under DVC's lock."""
+    unnamed = unnamed_objects(archive)
+    for path in unnamed:
+        path.unlink()
+    return len(unnamed)
+
+
+def unnamed_objects(archive: Path) -> list[Path]:
+    """The objects of DVC's cache that no record of a batch or snapshot names, nor pins. Raises SnapshotError.
 
     `dvc gc` knows only what lies in the workspace now, not what older snapshots pin.
     """
@@ -171,10 +195,7 @@ def _sweep(archive: Path) -> int:
             if not listing.is_file():
                 raise SnapshotError(f"DVC's cache lacks {out['md5']}, which {record.name} names: nothing was removed")
             named |= {out["md5"], *(entry["md5"] for entry in json.loads(listing.read_text(encoding="utf-8")))}
-    unnamed = [path for path in cache.glob("??/*") if path.parent.name + path.name not in named]
-    for path in unnamed:
-        path.unlink()
-    return len(unnamed)
+    return [path for path in cache.glob("??/*") if path.parent.name + path.name not in named]
 
 
 def _out_of(record: Path) -> dict[str, Any]:
