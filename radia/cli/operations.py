@@ -69,6 +69,26 @@ def doctor(reach_out: bool) -> tuple[object, str]:
     return {"state": state, "findings": [asdict(one) for one in found]}, "\n".join(lines)
 
 
+@main.command()
+@click.option("--remove", is_flag=True, help="Remove what the rules let go; without it they are only listed.")
+@prints
+def retention(remove: bool) -> tuple[object, str]:
+    """What may go by the rules of params.yaml (section retention): landing files, quarantine, logs, old shards."""
+    from dataclasses import asdict
+
+    from radia.operations import retention as domain
+    from radia.steps import open_run
+
+    run = open_run()
+    removals = domain.plan(run.workspace, run.settings.retention)
+    freed = domain.remove(run.workspace, run.ledger, removals, actor=run.actor) if remove else 0
+    total = sum(one.bytes for one in removals)
+    last = f"{freed / 1e6:,.1f} MB freed" if remove else f"{total / 1e6:,.1f} MB may go: radia retention --remove"
+    lines = [f"{one.rule:<11}{one.bytes / 1e6:>10,.1f} MB  {one.name}" for one in removals]
+    value = {"removed": remove, "bytes": total, "removals": [asdict(one) for one in removals]}
+    return value, "\n".join([*lines, last]) if removals else "nothing may go"
+
+
 passphrase_option = click.option(
     "--passphrase-file", type=EXISTING_FILE, help="The keys too, sealed under the passphrase in the file's first line."
 )
