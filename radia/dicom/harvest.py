@@ -79,7 +79,7 @@ class _Collector:
 
     def identifiers(self) -> Identifiers:
         """All that was collected, and what is made of a patient's name together with the birth date."""
-        marks = set(self.marks)
+        marks = set(self.marks) | {birth[4:] for birth in self.births} | {b[6:] + b[4:6] for b in self.births}
         for last, first in self.patients:
             marks.add(last[:3] + first[0])  # the letters of a Quebec health insurance number
             for initials in (first[0] + last[0], last[0] + first[0]):
@@ -143,6 +143,7 @@ class _Collector:
             last, first = (_LETTERS.sub("", plain(part)) for part in (*group.split("^"), "")[:2])
             if len(last) > 1 and first:
                 self.marks |= {last + first, first + last, first[0] + last, last + first[0]}
+                self.marks |= {last[:3] + first[:3], first[:3] + last[:3]}
                 self.patients |= {(last, first)} if patient else set()
 
     def _dates(self, text: str) -> None:

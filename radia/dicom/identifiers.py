@@ -26,6 +26,7 @@ SHORTEST_NUMBER = 6
 _LEAST_NUMBER = 1000  # 0000100 is a record number; 100 are kilovolts
 _SHORTEST_SQUEEZED = 6  # without what stands between their letters
 _BEGINNING, _END = 4096, 1024  # bytes of pixel data that are looked at
+_LAST = 4  # figures by which people name a longer number among themselves
 _LOCAL = 7  # figures of a telephone number within its town
 _LEAST_PACKED = 100_000  # the bytes of smaller numbers stand everywhere
 _MOST_PIECES = 4
@@ -33,6 +34,8 @@ _PIECES = re.compile(r"[A-Z]+|\d+")
 _SPELT_OUT = re.compile(r"(?<![A-Z0-9])(?:[A-Z0-9][^A-Z0-9]{1,3}){3,}[A-Z0-9](?![A-Z0-9])")
 _WITH_LOOKALIKES = re.compile(r"[A-Z0-9@$!]+")
 _LOOKALIKES = str.maketrans("0134578@$!", "OIEASTBASI")
+_LIKE_FIGURES = str.maketrans("OQDILZSBG", "000112589")
+_VOWELS = (str.maketrans("", "", "AEIOU"), str.maketrans("", "", "AEIOUY"))
 _LETTERS_FOR_FIGURES = (str.maketrans("0123456789", "ABCDEFGHIJ"), str.maketrans("1234567890", "ABCDEFGHIJ"))
 _WRITTEN = re.compile(rb"[ -\xff]{4,}")  # shades are seldom so long without a byte that no writing has
 _PRINTED = re.compile(rb"[ -~]{10,}")
@@ -59,9 +62,9 @@ class Identifiers:
         self.tokens = frozenset(token for token in tokens if token)
         self.short = frozenset(plain(token) for token in short)
         self._names = tuple({plain(name) for name in names})
-        self._marks = frozenset(marks)
         forms = {plain(token) for token in self.tokens}
         figures = {form for form in forms if form.isdecimal()}
+        self._marks = frozenset(marks) | {form[-_LAST:] for form in figures if len(form) >= SHORTEST_NUMBER}
         figures |= {form[-_LOCAL:] for form in figures if len(form) in (10, 11)}  # a telephone number within its town
         figures |= {form for day in dates for form in (day, day[6:] + day[4:6] + day[:4])}
         self.numbers = frozenset(number for number in map(int, figures) if number >= _LEAST_NUMBER)
@@ -97,6 +100,11 @@ class Identifiers:
         found = {form for name in self.names for form in _disguises_of(name)}
         found |= {f"{number:X}" for number in self.numbers if number >= _LEAST_PACKED}
         return frozenset(found | {form.translate(row) for form in self._figures for row in _LETTERS_FOR_FIGURES})
+
+    @cached_property
+    def _skeletons(self) -> frozenset[str]:
+        without = {name.translate(vowels) for name in self.names for vowels in _VOWELS}
+        return frozenset(name for name in without if len(name) >= SHORTEST)
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -135,8 +143,9 @@ class Identifiers:
     def abbreviated_in(self, text: str) -> bool:
         """Whether a word that is no term begins as a person's name does."""
         starts = {name[:SHORTEST] for name in self.names}
-        words = (word for word in WORDS.findall(plain(text)) if len(word) >= SHORTEST and word not in vocabulary())
-        return any(word[:SHORTEST] in starts for word in words)
+        form = plain(text)
+        words = {*WORDS.findall(form), *map(_letters, form.split())}
+        return any(word[:SHORTEST] in starts for word in words if len(word) >= SHORTEST and word not in vocabulary())
 
     def marked_in(self, text: str) -> bool:
         """Whether up to four pieces in a row are, together, a mark: initials and a birth year, an account's name, the
@@ -151,15 +160,17 @@ class Identifiers:
         return False
 
     def _misspelt_in(self, text: str) -> bool:
-        """Whether a word that is no term is a name with one letter wrong, with figures that look like letters, or
-        turned by thirteen letters.
+        """Whether a word that is no term is a name with a letter wrong, without its vowels, turned by thirteen letters
+        or with figures that look like letters; or a number with letters that look like figures.
         """
         form = plain(text)
         words = {_letters(word) for word in _WITH_LOOKALIKES.findall(form)} | {_letters(form)}
         read = {word.translate(_LOOKALIKES) for word in words if not word.isdigit()}
         candidates = {word for word in read | words if len(word) >= SHORTEST and word not in vocabulary()}
         turned = {codecs.encode(word, "rot13") for word in candidates}
-        if not self.names.isdisjoint(candidates | turned):
+        if not self.names.isdisjoint(candidates | turned) or not self._skeletons.isdisjoint(candidates):
+            return True
+        if any(self.figures_in(word.translate(_LIKE_FIGURES)) for word in words if sum(map(str.isdigit, word)) > 2):
             return True
         return any(_one_apart(word, name) for word in candidates for name in self.names)
 

@@ -62,7 +62,8 @@ _PATTERNS = re.compile(
             r"\b[A-Z]{2} ?\d{2} ?\d{2} ?\d{2} ?[A-D]\b",  # British national insurance number
             r"\b[A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2}\b|\b\d{4} ?[A-Z]{2} [A-Z]{4,}",  # British and Dutch postal codes
             r"\b[A-Z]{2}-\d{3}-[A-Z]{2}\b|\b(?:PLAQUE|PLATE|PERMIS|PASSEPORT|PASSPORT|LICEN[CS]E)[ :.]{1,3}[A-Z]+\d{2}",
-            r"\b(?:[0-9A-F]{2}[:\-]){5}[0-9A-F]{2}\b",  # a network card
+            r"\b(?:[0-9A-F]{2}[:\-]){5}[0-9A-F]{2}\b|(?:[0-9A-F]{1,4}:){4}|::[0-9A-F]",  # a network card, a computer
+            r"\bR[1-5] [A-Z]{3,}|\bP\. ?\d{3,}",  # a resident; an extension
             rf"\b\d{{1,5}}[A-Z]?(?: BIS| TER)?,? (?:[A-Z'.\-]+ ){{0,3}}(?:{_ROADS})\b",
             r"[A-Z]STR(?:ASSE)?\b\.? ?\d|\bSTR\. ?\d",
             r"\b(?:C\.? ?P|B\.? ?P|P\.? ?O\.? ?BOX|EXT)\b\.?:? ?\d",
@@ -162,18 +163,18 @@ def _shows_a_pattern(form: str) -> bool:
 
 
 def _names_in(text: str, *, of_a_maker: bool) -> bool:
-    """Words that are no terms and stand as names do: two in a row, behind "for" or "with", in parentheses, or with a
-    capital letter within small ones.
+    """Words that are no terms and stand as names do: two in a row, behind "for" or "with", in parentheses, in capitals,
+    or with a capital letter within a text.
     """
     if any(plain(word) not in vocabulary() for word in _IN_PARENTHESES.findall(text)):
         return True
     words = WORDS.findall(text)
-    mixed = not of_a_maker and any(word.islower() for word in words)
     before = after_preposition = False
     for place, word in enumerate(words):
         unknown = word.isalpha() and plain(word) not in vocabulary()
         name = unknown and (len(word) > 2 or (len(word) > 1 and word[0].isupper()))
-        if name and (before or (after_preposition and len(word) > 2) or (mixed and place > 0 and word.istitle())):
+        capital = len(word) > 3 and (word.isupper() or (word.istitle() and place > 0)) and not of_a_maker
+        if name and (before or capital or (after_preposition and len(word) > 2)):
             return True
         before = name
         after_preposition = plain(word) in _BEFORE_A_NAME
