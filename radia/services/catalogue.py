@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -87,6 +88,7 @@ def place(service: Service, *, host: str = LOOPBACK, port: int | None = None, op
 def replace_process(service: Service, here: Place) -> None:
     """Becomes the service: this process runs its command from now on. Raises SettingsError."""
     command = service.command(here)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's & ignores it, and Dagster then ignores SIGTERM as well
     os.execvpe(command.arguments[0], command.arguments, {**os.environ, **command.environment})  # noqa: S606
 
 
