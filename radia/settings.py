@@ -44,6 +44,9 @@ class ReceiverSettings(Section):
     senders: dict[str, str] = Field(
         {}, description="calling AE titles that may associate, and the site each stands for"
     )
+    hosts: tuple[str, ...] = Field(
+        (), description="addresses or networks of senders; needed beyond 127.0.0.1 unless senders show a certificate"
+    )
     window_seconds: float = Field(0, ge=0, description="one batch a site and window; 0: one an association")
     min_free_bytes: int = Field(2_000_000_000, ge=0, description="what must stay free on the landing zone's disk")
     max_associations: int = Field(10, ge=1)

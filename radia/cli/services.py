@@ -53,10 +53,11 @@ def serve_command(name: str, host: str, port: int | None, open_: bool, check: bo
 @click.option("--dagster-port", default=3000, show_default=True)
 @click.option("--mlflow-port", default=5000, show_default=True)
 @click.option("--web-port", default=8000, show_default=True)
+@click.option("--code-port", type=int, help="Of the server of the pipeline's code.  [default: a free one]")
 @click.option("--port", default=8080, show_default=True, help="Of the page that links everything.")
-def up(dagster_port: int, mlflow_port: int, web_port: int, port: int) -> None:
+def up(dagster_port: int, mlflow_port: int, web_port: int, code_port: int | None, port: int) -> None:
     """Everything on this machine, until Ctrl-C: pages of Dagster, MLflow and the web app, and one that links them."""
     from radia.services import serve_all
 
-    ports = {"dagster-webserver": dagster_port, "mlflow": mlflow_port, "web": web_port}
+    ports = {"dagster-webserver": dagster_port, "mlflow": mlflow_port, "web": web_port, "dagster-code": code_port or 0}
     serve_all(workspace(), ports=ports, page_port=port)

@@ -15,9 +15,10 @@ import re
 import shutil
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from threading import BoundedSemaphore, Condition, Thread, Timer
 from typing import Any
@@ -50,6 +51,7 @@ from radia.intake.landing import Receipt, Spool, make_landing, seal_abandoned, s
 from radia.settings import ReceiverSettings
 
 logger = logging.getLogger(__name__)
+Network = IPv4Network | IPv6Network
 
 _ACCEPTED = (
     ComputedRadiographyImageStorage,
@@ -75,8 +77,11 @@ def _today() -> date:
 class _Server(ThreadedAssociationServer):
     """pynetdicom's server, which would shake hands for TLS, without a time limit, in the one thread that listens."""
 
-    def __init__(self, *arguments: Any, handshake_seconds: float, connections: int, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, handshake_seconds: float, connections: int, hosts: Sequence[Network], **options: Any
+    ) -> None:
         self._handshake_seconds = handshake_seconds
+        self._hosts = hosts
         self._room = BoundedSemaphore(connections)
         super().__init__(*arguments, **options)
 
@@ -86,7 +91,10 @@ class _Server(ThreadedAssociationServer):
         return listener.accept()
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Whether there is room for one more handshake; who is turned away has not been asked who it is."""
+        """Whether it comes from a listed host, and there is room for one more handshake."""
+        if self._hosts and not any(ip_address(client_address[0]) in network for network in self._hosts):
+            logger.warning("a connection was closed: its address is not among intake.receiver.hosts")
+            return False
         if self._room.acquire(blocking=False):
             return True
         logger.warning("a connection was closed: too many others have not said yet who they are")
@@ -125,10 +133,16 @@ class Receiver:
         received: Callable[[Receipt], None] = lambda receipt: None,
         today: Callable[[], date] = _today,
     ) -> None:
-        """Raises IntakeError where no sender is listed."""
+        """Raises IntakeError where no sender is listed, or beyond this machine no host."""
         if not settings.senders:
             raise IntakeError(
                 "no sender may associate: list calling AE titles and their sites in intake.receiver.senders"
+            )
+        self._hosts = _networks(settings.hosts)
+        if not (_is_loopback(settings.host) or self._hosts or settings.tls_authority):
+            raise IntakeError(
+                "whoever reaches this machine could send: list the senders' addresses or networks in "
+                "intake.receiver.hosts, or ask for certificates with intake.receiver.tls_authority"
             )
         self._landing, self._settings, self._received, self._today = landing, settings, received, today
         self._sites = {title.strip(): site_name(site) for title, site in settings.senders.items()}
@@ -175,6 +189,7 @@ class Receiver:
                 server_class=_Server,
                 handshake_seconds=self._settings.handshake_seconds,
                 connections=2 * self._settings.max_associations,
+                hosts=self._hosts,
             )
         except OSError as error:
             raise IntakeError(f"cannot listen on {address[0]}:{address[1]}: {error.strerror}") from error
@@ -258,6 +273,23 @@ class Receiver:
             with self._changed:
                 self._sealing -= 1
                 self._changed.notify_all()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # a name, which may be an address that others reach
+        return False
+
+
+def _networks(hosts: Sequence[str]) -> tuple[Network, ...]:
+    """Raises IntakeError."""
+    try:
+        return tuple(ip_network(host, strict=False) for host in hosts)
+    except ValueError as error:
+        raise IntakeError(
+            "intake.receiver.hosts holds something that is neither an address nor a network (10.1.0.0/16)"
+        ) from error
 
 
 def _end(association: Any) -> None:

@@ -141,7 +141,7 @@ def _dagster(here: Place, *arguments: str) -> Command:
 
 
 def _code_location(here: Place) -> tuple[str, ...]:
-    """A file that names the code's server and calls it radia: sensors that were turned on are remembered by the name."""
+    """A file that names the code's server, and calls it radia: Dagster remembers what was turned on by the name."""
     host, port = here.address("dagster-code").rsplit(":", 1)
     server = {"grpc_server": {"host": host, "port": int(port), "location_name": LOCATION}}
     path = Path(mkdtemp(prefix="radia-dagster-")) / "workspace.yaml"

@@ -14,9 +14,26 @@ from string import Template
 from tempfile import mkdtemp
 
 from radia.errors import SettingsError
-from radia.settings import tls_files
+from radia.settings import load_settings, tls_files
 
 DAGSTER, DAGSTER_READONLY, MLFLOW, HEALTH = "/dagster", "/dagster-readonly", "/mlflow", "/proxy-health"
+
+
+TRUSTED = (
+    "Forwarded",
+    "Remote-User",
+    "X-Auth-Request-Email",
+    "X-Auth-Request-User",
+    "X-Forwarded-Email",
+    "X-Forwarded-Host",
+    "X-Forwarded-Port",
+    "X-Forwarded-Prefix",
+    "X-Forwarded-User",
+    "X-Real-IP",
+    "X-Remote-User",
+    "X-Script-Name",
+)
+"""Headers that some server takes for the word of a proxy: a client's are blanked, as is that of `web.user_header`."""
 
 
 def command(host: str, port: int, address: Callable[[str], str]) -> tuple[str, ...]:
@@ -33,8 +50,10 @@ def command(host: str, port: int, address: Callable[[str], str]) -> tuple[str, .
 def configuration(folder: Path, host: str, port: int, address: Callable[[str], str]) -> str:
     """nginx.conf. folder: what it may write to. Raises SettingsError."""
     certificate, key = tls_files()
+    user_header = load_settings().web.user_header
     return Template(files("radia.services").joinpath("nginx.conf").read_text()).substitute(
         folder=folder,
+        blanked=" ".join(f'proxy_set_header {name} "";' for name in sorted({*TRUSTED, user_header})),
         listen=f"{host}:{port}",
         health=HEALTH,
         dagster_path=DAGSTER,

@@ -52,7 +52,7 @@ class Started:
 def serve_all(site: Workspace, *, ports: Mapping[str, int], page_port: int) -> None:
     """Runs the services until Ctrl-C, SIGTERM, or until one of them ends; then ends them all. Raises RadiaError."""
     names = [*EMBEDDED, *(["receiver"] if load_settings().intake.receiver.senders else [])]
-    wanted = [(find(name), ports.get(name, _usual_port(name))) for name in names]
+    wanted = [(find(name), ports.get(name) or _usual_port(name)) for name in names]
     for name, port in [("the page", page_port), *((service.name, port) for service, port in wanted)]:
         _refuse_taken(name, port)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -131,7 +131,16 @@ def _environment(site: Workspace, ports: Mapping[str, int]) -> dict[str, str]:
 
 
 def _usual_port(name: str) -> int:
-    return load_settings().intake.receiver.port if name == "receiver" else find(name).port
+    """The service's own, or of those that nobody visits a free one: the other services are told which."""
+    if name == "receiver":
+        return load_settings().intake.receiver.port
+    return _free_port() if name == "dagster-code" else find(name).port
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
 
 
 def _listens(port: int) -> bool:

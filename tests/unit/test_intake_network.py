@@ -264,6 +264,25 @@ class TestReceiver:
         with pytest.raises(IntakeError, match=r"intake\.receiver\.senders"):
             Receiver(landing, settings(senders={}))
 
+    def test_turns_away_a_host_that_is_not_listed(self, landing: Path) -> None:
+        with Receiver(landing, settings(hosts=["10.0.0.0/8"])) as receiver:
+            assert not associate(receiver.port).is_established
+        with Receiver(landing, settings(hosts=["10.0.0.0/8", "127.0.0.1"])) as receiver:
+            association = associate(receiver.port)
+            assert association.send_c_store(radiograph(1)).Status == 0
+            association.release()
+        assert [len(receipt.files) for receipt in receipts(landing)] == [1]
+
+    def test_beyond_this_machine_needs_a_list_of_hosts_or_certificates(self, landing: Path, tmp_path: Path) -> None:
+        with pytest.raises(IntakeError, match=r"intake\.receiver\.hosts"):
+            Receiver(landing, settings(host="0.0.0.0"))
+        for enough in ({"hosts": ["192.0.2.0/24"]}, {"tls_authority": tmp_path / "senders.pem"}):
+            Receiver(landing, settings(host="0.0.0.0", **enough))
+
+    def test_names_a_host_that_is_none(self, landing: Path) -> None:
+        with pytest.raises(IntakeError, match="neither an address nor a network"):
+            Receiver(landing, settings(hosts=["pacs.north"]))
+
     def test_names_a_port_that_is_taken(self, landing: Path) -> None:
         with closing(socket.socket()) as taken:
             taken.bind(("127.0.0.1", 0))

@@ -6,14 +6,18 @@ import json
 import logging
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import requests
 import sqlalchemy as sa
 from alembic import command
 
@@ -26,7 +30,10 @@ from radia.operations.secret_files import PASSFILES, read_passwords, write_secre
 from radia.services import SERVICES, Place, find, proxy
 from radia.settings import database_url
 from radia.workspace import Workspace
+from tests.unit.test_intake_network import free_port, wait_until
 from tests.unit.test_ledger_postgres import BINARIES
+
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 
 
 def shape(url: str) -> set[tuple[str, str]]:
@@ -156,16 +163,60 @@ class TestCommands:
         with pytest.raises(SettingsError, match="MLFLOW_AUTH_ADMIN_PASSWORD"):
             find("mlflow").command(Place(Workspace(tmp_path), port=5000))
 
-    @pytest.mark.skipif(
-        not (shutil.which("nginx") or Path("/usr/sbin/nginx").exists()), reason="nginx is not installed"
-    )
+    @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
     def test_nginx_finds_its_configuration_whole(self, secrets: Path, tmp_path: Path) -> None:
         config = tmp_path / "nginx.conf"
         config.write_text(proxy.configuration(tmp_path, "127.0.0.1", 18443, lambda _: "127.0.0.1:9"))
-        binary = shutil.which("nginx") or "/usr/sbin/nginx"
-        command = [binary, "-t", "-c", str(config), "-p", str(tmp_path), "-e", "stderr"]
+        command = [str(NGINX), "-t", "-c", str(config), "-p", str(tmp_path), "-e", "stderr"]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+def test_no_header_that_some_server_believes_a_proxy_comes_from_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[dict[str, str]] = []
+
+    class Echo(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            heard.append({name.lower(): value for name, value in self.headers.items()})
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            return
+
+    write_secrets(tmp_path / "secrets")
+    (tmp_path / "params.yaml").write_text("web: {user_header: X-Hospital-Person}")
+    monkeypatch.setenv("RADIA_PARAMS", str(tmp_path / "params.yaml"))
+    monkeypatch.setenv("RADIA_TLS_CERTIFICATE_FILE", str(tmp_path / "secrets" / "tls_certificate"))
+    monkeypatch.setenv("RADIA_TLS_KEY_FILE", str(tmp_path / "secrets" / "tls_key"))
+    upstream = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
+    threading.Thread(target=upstream.serve_forever, daemon=True).start()
+    port = free_port()
+    config = tmp_path / "nginx.conf"
+    config.write_text(proxy.configuration(tmp_path, "127.0.0.1", port, lambda _: f"127.0.0.1:{upstream.server_port}"))
+    assert NGINX is not None
+    nginx = subprocess.Popen(
+        [NGINX, "-c", str(config), "-p", str(tmp_path), "-e", "stderr", "-g", "daemon off;"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        forged = dict.fromkeys((*proxy.TRUSTED, "X-Hospital-Person", "X-Forwarded-For"), "admin")
+        wait_until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
+        for path in ("/", "/dagster/", "/dagster-readonly/", "/mlflow/"):
+            requests.get(f"https://127.0.0.1:{port}{path}", headers=forged, verify=False, timeout=30)
+    finally:
+        nginx.terminate()
+        nginx.wait()
+        upstream.shutdown()
+    assert len(heard) == 6  # two of them ask the web app first
+    for headers in heard:
+        assert "admin" not in headers.values()
+        assert headers["x-forwarded-for"] == "127.0.0.1"
+        assert headers["x-forwarded-proto"] == "https"
 
 
 @pytest.fixture
