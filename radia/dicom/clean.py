@@ -32,14 +32,15 @@ _PERFORMED_STEP = 0x00081111
 _STANDARD_CODES = {
     scheme: re.compile(form)
     for schemes, form in (
-        ("SCT", r"[1-9]\d{5,17}"), ("SRT SNM3", r"[A-Z]\d?-[0-9A-F]{4,6}"), ("DCM", r"\d{6}|[A-Z]{2,16}"),
-        ("LN", r"(?:LA|LP)?\d{1,7}-\d"), ("RADLEX", r"RID\d{1,6}"), ("RADELEMENT", r"RDES?\d{1,5}(?:\.\d{1,2})?"),
-        ("FMA", r"\d{2,6}"), ("NCIt", r"C\d{4,6}"), ("UMLS", r"C\d{7}"), ("UCUM", r"[A-Za-z%{}\[\]()/.*'^0-9+-]{1,16}"),
+        ("SCT", r"[1-9]\d{5,17}"), ("SRT SNM3", r"[A-Z]{1,2}\d?-[0-9A-F]{4,6}"), ("DCM", r"\d{6}"),
+        ("LN", r"(?:LA|LP)?\d{1,7}-\d"), ("RADLEX", r"RP?ID\d{1,6}"), ("RADELEMENT", r"RDES?\d{1,5}(?:\.\d{1,2})?"),
+        ("FMA", r"\d{2,6}"), ("NCIt", r"C\d{3,6}"), ("UMLS", r"C\d{7}"), ("UCUM", r"[A-Za-z%{}\[\]()/.*'^0-9+-]{1,16}"),
         ("I9", r"[EV]?\d{2,3}(?:\.\d{1,2})?"), ("I10 ICD10", r"[A-Z]\d[0-9A-Z](?:\.[0-9A-Z]{1,4})?"),
     )
     for scheme in schemes.split()
 }  # fmt: skip
-"""Schemes that name no local thing, and the form of their codes; any other text under their name is none of theirs."""
+"""Schemes that name no local thing, and the form of their codes; other text under their name is one of theirs only
+where DICOM itself uses it."""
 _OLDEST = 90
 _NUMBER = {
     "IS": re.compile(rb" *[+-]?\d{1,12} *\Z"),
@@ -188,7 +189,9 @@ class Cleaner:
         if not value or (item.text(_CODE_SCHEME) and not scheme):
             return False
         form = _STANDARD_CODES.get(scheme)
-        if not (form.fullmatch(value) if form else passes_scan(value, self.identifiers)):
+        if form is None and not passes_scan(value, self.identifiers):
+            return False
+        if form is not None and not form.fullmatch(value) and (scheme, value) not in _known_meanings():
             return False
         if _CODE_MEANING in item.elements and not kept.text(_CODE_MEANING):
             meaning = _known_meanings().get((scheme, value), value)

@@ -14,6 +14,7 @@ from radia.dicom.deidentify import CleanFile, Engine
 from radia.errors import Reason, Refusal
 from radia.settings import DeidentifySettings
 from tests.spec.hard_files import Person, _code, _ordinary, _reference, _series, leaked
+from tests.spec.hiding_elsewhere import DISGUISES, STRANGERS
 
 KEY = bytes(32)
 PERSON = Person.invented(5)
@@ -167,6 +168,43 @@ class TestAPresentationState:
         assert marks.GraphicObjectSequence[0].GraphicData == [1.0, 2.0, 30.0, 40.0]
         assert marks.TextObjectSequence[0].UnformattedTextValue == "REMOVED"
         assert after.GraphicLayerSequence[0].GraphicLayer == marks.GraphicLayer == "LAYER1"
+
+
+SAID = {name: text(PERSON) for name, text in DISGUISES.items()} | STRANGERS
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_no_disguise_stands_in_a_report_or_in_a_presentation_state(name: str) -> None:
+    said = SAID[name]
+    written, drawn = report(), presentation()
+    written.ContentSequence[2].TextValue = said
+    marks = drawn.GraphicAnnotationSequence[0].TextObjectSequence[0]
+    marks.UnformattedTextValue = drawn.ContentDescription = said
+    drawn.GraphicLayerSequence[0].GraphicLayerDescription = said
+    everything = {"clean_structured_content": True, "clean_graphics": True, "clean_descriptors": True}
+    for dataset in (written, drawn):
+        _, _, out = cleaned(dataset, **everything)
+        assert leaked(out, PERSON.secrets | {said}) == []
+
+
+def test_a_selection_of_key_images_loses_its_reasons_and_keeps_its_images() -> None:
+    selection = without_pixels("1.2.840.10008.5.1.4.1.1.88.59", "KO")
+    selection.ValueType, selection.ContinuityOfContent = "CONTAINER", "SEPARATE"
+    selection.ConceptNameCodeSequence = Sequence([_code("113000", "DCM", f"Of Interest to {PERSON.doctor}")])
+    described = _item(
+        "CONTAINS", "TEXT", _code("113012", "DCM", "Key Object Description"), TextValue=f"pour {PERSON.doctor}"
+    )
+    evidence = Dataset()
+    evidence.StudyInstanceUID = PERSON.study
+    evidence.ReferencedSeriesSequence = Sequence([_series(PERSON.series, PERSON.instance)])
+    selection.ContentSequence = Sequence([described])
+    selection.CurrentRequestedProcedureEvidenceSequence = Sequence([evidence])
+    after, _, out = cleaned(selection, clean_structured_content=True)
+    assert leaked(out, PERSON.secrets) == []
+    assert after.ConceptNameCodeSequence[0].CodeMeaning == "Of Interest"
+    series = after.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+    expected = engine().pseudonymizer.uid(PERSON.instance)
+    assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == expected
 
 
 def document() -> Dataset:
