@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test lint up bench audit fuzz lock clean
+.PHONY: setup demo test lint up bench screenshots audit fuzz lock clean
 
 setup: $(VENV)/.installed
 
@@ -30,6 +30,9 @@ up: setup  ## Dagster, MLflow and the web app on this machine
 
 bench: setup  ## every script of benchmarks/, one after the other
 	@for script in benchmarks/*.py; do echo "== $$script"; python $$script || exit 1; done
+
+screenshots: setup  ## the pictures of docs/, of a running `RADIA_DATA=data/demo radia up` (needs chromium)
+	RADIA_DATA=data/demo python -m tests.browser.screenshots docs/images
 
 audit: setup  ## known weaknesses of what the lock pins, static findings, a bill of materials
 	uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[audit]'
