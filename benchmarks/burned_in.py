@@ -10,8 +10,9 @@ which nothing was learned are counted apart. The height of a line is the size of
 it); its contrast is in 255ths of the range of the image (0: a few shades, which no window for the anatomy shows). A
 line is covered where 95% of its ink is inside boxes; ink counts where it differs from what was there by seven tenths of
 that contrast, and a line of which less than 0.6 does is none. "In noise" are lines whose contrast is less than twice
-the standard deviation of the noise of a pixel: a reader hardly sees these. Real radiographs have text and markers of their own: what
-changes in them "without text" is mostly that. One thread; CPU time. RapidOCR goes along on one image of each kind.
+the standard deviation of the noise of a pixel: a reader hardly sees these. Real radiographs have text and markers of
+their own: what changes in them "without text" is mostly that. One thread; CPU time. RapidOCR goes along on one image of
+each kind.
 """
 
 from __future__ import annotations

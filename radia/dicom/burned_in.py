@@ -42,11 +42,12 @@ _ALONE = 0.9  # the confidence of a single letter that is a marker
 _SHORT = 9  # letters: longer lines are no marker
 _SPACE = 1.2  # heights from one letter to the next of the same line
 _PIECES = 3  # that are read again at an end of a line, one after the other
-_HOPELESS = 0.8  # so little after two readings: a third will not do
+_HOPELESS = 0.8, 0.45  # so little, or with so little confidence, after two readings: a third will not do
 _NARROW, _WIDE, _ALIKE = 0.5, 1.05, 0.82  # of the height of a closed loop, from one to the next; of type, how alike
-_RULED, _TICKS = 5, (0.1, 1.2)  # letters; heights of a line from one tick of a scale to the next
+_RULED, _TICKS, _TICKING = 3, (0.3, 2.5), 0.7  # letters; heights of a line between ticks of a scale; how alike they are
 _FEW, _LEAD, _NARROWER = 4, 0.5, 0.75  # letters; of the strongest ink; of the area of a box
-_LOOKS, _REACH, _KNOWN = 4, 2, 0.8  # times; heights of a line; of a box, what was blanked before
+_LOOKS, _REACH = 6, (5, 2)  # times; heights of a line, along and across it
+_KNOWN = 0.8  # of a box: what was blanked before
 _GAP = 11  # pixels: in a narrower gap between two boxes is no line
 _WHERE_TEXT_IS = Least(seed=-0.5, likely=-2.5)
 _WORDS = re.compile(r"[A-Z0-9]+")
@@ -75,11 +76,14 @@ def find_text(stored: NDArray[Any]) -> list[Box]:
     seen = _look(stored, extent, Least(), _Seen([], [], []))
     boxes = latest = _without_doubles(seen.boxes)
     for _ in range(_LOOKS):
-        latest = _left(stored, extent, boxes, latest, seen)
+        left, cut = _left(stored, extent, boxes, latest, seen)
+        boxes = _without_doubles([*boxes, *left]) if left else boxes
+        latest = [*left, *cut]
         if not latest:
             return boxes
-        boxes = _without_doubles([*boxes, *latest])
-    raise Refusal(Reason.RESIDUAL_IDENTIFIER, "burned-in text that comes to no end")
+    if left:
+        raise Refusal(Reason.RESIDUAL_IDENTIFIER, "burned-in text that comes to no end")
+    return _without_doubles([*boxes, *cut])
 
 
 @dataclass(frozen=True)
@@ -104,15 +108,18 @@ def _look(stored: NDArray[Any], extent: float, least: Least, known: _Seen) -> _S
 
 def _left(
     stored: NDArray[Any], extent: float, boxes: list[Box], latest: list[Box], seen: _Seen
-) -> list[Box]:  # fmt: skip
-    """What can still be read about the latest boxes once all are blanked: where text is, less is taken for text."""
+) -> tuple[list[Box], list[Box]]:  # fmt: skip
+    """What can still be read about the latest boxes once all are blanked (where text is, less is taken for text): what
+    is whole, and what is cut by the end of what was looked at.
+    """
     rows, cols = stored.shape
-    found: list[Box] = []
+    found: list[tuple[Box, bool]] = []
     for part in _surroundings(latest, rows, cols):
         again = _blanked(stored, part, boxes)
         new = _look(again, extent, _WHERE_TEXT_IS, seen.moved(-part.x0, -part.y0)).moved(part.x0, part.y0)
-        found += [box for box in new.boxes if box.share_in(boxes) < _KNOWN and not _is_cut(box, part, rows, cols)]
-    return found
+        found += [(box, _is_cut(box, part, rows, cols)) for box in new.boxes if box.share_in(boxes) < _KNOWN]
+    whole = [box for box, is_cut in found if not is_cut]
+    return whole, [box for box, is_cut in found if is_cut and box.share_in(whole) < _KNOWN]
 
 
 def _is_cut(box: Box, part: Box, rows: int, cols: int) -> bool:
@@ -144,8 +151,10 @@ def _surroundings(boxes: list[Box], rows: int, cols: int) -> list[Box]:
     """Rectangles about boxes, some heights of a line further on each side; those that mostly overlap are one."""
     parts: list[Box] = []
     for box in boxes:
-        reach = max(_REACH * min(box.x1 - box.x0, box.y1 - box.y0), 2 * CELL)
-        part = Box(max(box.x0 - reach, 0), max(box.y0 - reach, 0), min(box.x1 + reach, cols), min(box.y1 + reach, rows))
+        wide, high = box.x1 - box.x0, box.y1 - box.y0
+        along, across = (max(times * min(wide, high), 2 * CELL) for times in _REACH)
+        x, y = (along, across) if wide >= high else (across, along)
+        part = Box(max(box.x0 - x, 0), max(box.y0 - y, 0), min(box.x1 + x, cols), min(box.y1 + y, rows))
         while near := [other for other in parts if other.joined(part).area <= other.area + part.area]:
             parts.remove(near[0])
             part = part.joined(near[0])
@@ -369,7 +378,7 @@ def _is_legible(line: Line, reading: _Reading) -> bool:
         return True
     if reading.length > 1 + _PITCH * reading.letters or (reading.monotonous and not reading.loops):
         return False
-    if reading.letters > _RULED and likeness(line, *_TICKS) >= _ALIKE:
+    if reading.letters > _RULED and likeness(line, *_TICKS) >= _TICKING:
         return False  # the ticks of a scale
     enough, sure = _CERTAIN
     likely = -np.inf if line.score else _LIKELY
@@ -425,7 +434,7 @@ def _best_reading(line: Line, *, backwards: bool = False, pictures: int = 4) -> 
             best = reading
         if reading.mean > 0.9:
             break
-        if count == 2 and best.confidence < _HOPELESS:
+        if count == 2 and (best.confidence < _HOPELESS[0] or best.mean < _HOPELESS[1]):
             break
     return best
 

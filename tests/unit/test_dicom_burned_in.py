@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -12,8 +13,9 @@ import pydicom
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from radia.dicom import burned_in_networks, container
+from radia.dicom import burned_in, burned_in_networks, container
 from radia.dicom.burned_in import Box, blank, find_text
+from radia.dicom.burned_in_convolutions import Convolution, Convolutions
 from radia.dicom.deidentify import Engine
 from radia.dicom.pixels import encode_lossless
 from radia.errors import Reason, Refusal
@@ -164,6 +166,52 @@ class TestFindText:
         stored = sternal_wires(512)
         assert find_text(np.rot90(stored).copy() if turned else stored) == []
 
+    @pytest.mark.parametrize("turned", [0, 1])
+    @pytest.mark.parametrize("text", ["0000", "OOOO", "8080"])
+    def test_finds_a_line_of_closed_loops(self, text: str, turned: int) -> None:
+        stored, box = written(text, height=30, at=(200, 300), turned=turned)
+        assert covered(box, find_text(stored)) > 0.9
+
+    @pytest.mark.parametrize("step", [10, 14])
+    def test_leaves_a_scale(self, step: int) -> None:
+        stored = body(1024, 1024).copy()
+        for number in range(60):
+            y = 100 + step * number
+            stored[y : y + 2, 300 : 300 + (24 if number % 5 == 0 else 12)] = 3600
+        assert find_text(stored) == []
+
+    def test_finds_what_the_first_look_left_of_a_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        stored, box = written("HOPITAL TREMBLAY Luc 12345678", height=24, at=(60, 200))
+        look, looks = burned_in._look, list[int]()
+
+        def half(*known: object) -> burned_in._Seen:
+            seen = look(*known)  # type: ignore[arg-type]
+            looks.append(len(seen.boxes))
+            if len(looks) > 1:
+                return seen
+            return replace(seen, boxes=[Box(box.x0, box.y0, (box.x0 + box.x1) // 2, box.y1) for _ in seen.boxes])
+
+        monkeypatch.setattr(burned_in, "_look", half)
+        assert covered(box, find_text(stored)) > 0.9
+        assert len(looks) > 2, "and looks again at what is left then"
+
+    def test_refuses_text_that_comes_to_no_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def further(part: np.ndarray, *known: object) -> burned_in._Seen:
+            x = 8 if part.shape == (512, 512) else part.shape[1] - 24
+            return burned_in._Seen([Box(x, 8, x + 20, 20)], [], [])
+
+        monkeypatch.setattr(burned_in, "_look", further)
+        with pytest.raises(Refusal) as refused:
+            find_text(body(512, 512))
+        assert refused.value.reason is Reason.RESIDUAL_IDENTIFIER
+
+    def test_a_marker_near_text_is_not_cut_where_the_second_look_ends(self) -> None:
+        stored, name = written("TREMBLAY Luc", height=24, at=(60, 60))
+        stored, marker = written("PORTABLE", height=26, at=(60, 132), base=stored)
+        found = find_text(stored)
+        assert covered(name, found) > 0.9
+        assert covered(marker, found) == 0
+
     def test_leaves_a_body_alone(self) -> None:
         assert find_text(body()) == []
         assert find_text(np.zeros((512, 512), "u2")) == []
@@ -176,6 +224,24 @@ class TestFindText:
             find_text(body())
         assert refused.value.reason is Reason.TEXT_DETECTOR_MISSING
         burned_in_networks.network.cache_clear()
+
+
+class TestConvolutions:
+    def test_gives_what_the_sums_give(self) -> None:
+        rng = np.random.default_rng(3)
+        first = Convolution(rng.normal(size=(4, 2, 3, 5)).astype("f4"), rng.normal(size=4).astype("f4"), step=2)
+        last = Convolution(rng.normal(size=(1, 4, 1, 1)).astype("f4"), rng.normal(size=1).astype("f4"))
+        values = rng.normal(size=(2, 9, 11)).astype("f4")
+        framed = np.pad(values, ((0, 0), (2, 2), (4, 4)))
+        middle = np.zeros((4, 9, 11))
+        for y in range(3):
+            for x in range(5):
+                middle += np.einsum(
+                    "oc,crk->ork", first.kernel[:, :, y, x], framed[:, 2 * y : 2 * y + 9, 2 * x : 2 * x + 11]
+                )
+        middle = np.maximum(middle + first.bias[:, None, None], 0)
+        expected = np.einsum("oc,crk->ork", last.kernel[:, :, 0, 0], middle) + last.bias[:, None, None]
+        assert np.allclose(Convolutions([first, last])(values), expected, atol=1e-4)
 
 
 class TestBlank:
