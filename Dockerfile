@@ -1,7 +1,7 @@
 # One image for every service; the command says which (see docker-compose.yml).
 FROM python:3.11-slim
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends git libgomp1 nginx-light \
+    && apt-get install -y --no-install-recommends git libgomp1 nginx-light postgresql-client \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 10001 radia
 WORKDIR /opt/radia
@@ -13,9 +13,9 @@ RUN pip install --no-cache-dir uv \
     && uv pip install --system --no-cache --compile-bytecode --constraint requirements.lock '.[postgres]'
 # A volume begins as what the image has in its place: these belong to the one who writes there.
 RUN for kind in inbox landing quarantine mlartifacts dagster web; do mkdir -p "/data/$kind"; done \
-    && mkdir /anchor \
-    && chown -R radia:radia /data /anchor \
-    && chmod -R u=rwX,go= /data /anchor
+    && mkdir /anchor /backup \
+    && chown -R radia:radia /data /anchor /backup \
+    && chmod -R u=rwX,go= /data /anchor /backup
 USER radia
 ENV RADIA_DATA=/data
 CMD ["radia", "--help"]

@@ -46,6 +46,7 @@ CODE = (
 START_INTERVAL = 2.0
 """Seconds between health checks of a service that starts."""
 WORKDIR = "/opt/radia"
+ISOLATED = ("unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child=KILL", "--propagation=private")
 _CLONE_NEWNET = 0x40000000
 
 
@@ -142,7 +143,7 @@ class Engine:
         for folder in ("volumes", "logs", "roots"):
             (self.home / folder).mkdir(parents=True, exist_ok=True)
         image = self.home / "image"
-        for name in ("anchor", *(f"data/{one}" for one in OWN)):
+        for name in ("anchor", "backup", *(f"data/{one}" for one in OWN)):
             (image / name).mkdir(parents=True, exist_ok=True)
         _give(image)
         for name in self.compose["volumes"]:
@@ -222,11 +223,10 @@ class Engine:
             root.mkdir()
             script = root.with_suffix(".sh")
             script.write_text(self._script(name, root))
-            isolated = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child=KILL", "--propagation=private"]
             with self.log(name).open("ab") as sink:
                 os.fchown(sink.fileno(), USER, USER)  # as engines do: nginx opens /dev/stdout anew
                 process = subprocess.Popen(
-                    [*isolated, "sh", "-eu", str(script)], stdin=subprocess.DEVNULL, stdout=sink, stderr=sink
+                    [*ISOLATED, "sh", "-eu", str(script)], stdin=subprocess.DEVNULL, stdout=sink, stderr=sink
                 )
             self.running[name] = Container(process)
 
@@ -288,6 +288,17 @@ class Engine:
             raise RuntimeError(f"{name}: {shlex.join(command)} ended with {done.returncode}:\n{done.stderr.decode()}")
         return done
 
+    def run(self, name: str, *command: str) -> subprocess.CompletedProcess[bytes]:
+        """Another command in a container of a service's kind, as `docker compose run --rm` does. Raises RuntimeError."""
+        root = self.home / "roots" / f"{name}-{time.monotonic_ns()}"
+        root.mkdir()
+        script = root.with_suffix(".sh")
+        script.write_text(self._script(name, root, command))
+        done = subprocess.run([*ISOLATED, "sh", "-eu", str(script)], stdin=subprocess.DEVNULL, capture_output=True)
+        if done.returncode:
+            raise RuntimeError(f"{name}: {shlex.join(command)} ended with {done.returncode}:\n{done.stderr.decode()}")
+        return done
+
     def said(self, name: str, lines: int = 30) -> str:
         """The end of a service's log."""
         path = self.log(name)
@@ -296,7 +307,16 @@ class Engine:
     def _as_user(self, name: str, command: Sequence[str]) -> list[str]:
         drop = [f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]
         variables = [f"{key}={value}" for key, value in self._environment(name).items()]
-        return ["/usr/bin/setpriv", *drop, "--no-new-privs", "/usr/bin/env", "-i", *variables, *command]
+        return [
+            "/usr/bin/setpriv",
+            *drop,
+            "--no-new-privs",
+            "/usr/bin/env",
+            "-i",
+            "--default-signal=INT,QUIT",
+            *variables,
+            *command,
+        ]
 
     def _environment(self, name: str) -> dict[str, str]:
         base = {
@@ -304,12 +324,12 @@ class Engine:
             "HOME": "/home/radia",
             "LANG": "C.UTF-8",
         }
-        given = self.services[name].get("environment", {})
+        given = self.compose["services"][name].get("environment", {})
         base |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": WORKDIR}  # wherever else it is installed
         return base | {key: str(value) for key, value in given.items()}
 
-    def _script(self, name: str, root: Path) -> str:
-        one, shell = self.services[name], _Script(root)
+    def _script(self, name: str, root: Path, command: Sequence[str] = ()) -> str:
+        one, shell = self.compose["services"][name], _Script(root)
         shell.add("mount", "-t", "tmpfs", "-o", "mode=755", "none", str(root))
         shell.bind(Path("/usr"), "/usr")
         for link in ("bin", "sbin", "lib", "lib32", "lib64"):
@@ -326,7 +346,8 @@ class Engine:
             shell.bind(file, f"/etc/{file.name}")
         shell.devices(one.get("shm_size", "64m"))
         shell.bind(self.home / "image" / "data", "/data")
-        shell.bind(self.home / "image" / "anchor", "/anchor")
+        for place in ("anchor", "backup"):
+            shell.bind(self.home / "image" / place, f"/{place}")
         for volume in sorted(one.get("volumes", []), key=lambda text: text.split(":")[1]):
             source, target = volume.split(":")[:2]
             shell.bind(self.volume(source), target, writable=True)
@@ -340,8 +361,8 @@ class Engine:
         if one["read_only"]:
             shell.add("mount", "-o", "remount,ro,bind", str(root))
         shell.add("hostname", one.get("hostname") or os.urandom(6).hex())
-        command = self._as_user(name, self._command(name))
-        line = shlex.join(["chroot", str(root), "sh", "-c", f"cd {WORKDIR} && exec {shlex.join(command)}"])
+        words = self._as_user(name, command or self._command(name))
+        line = shlex.join(["chroot", str(root), "sh", "-c", f"cd {WORKDIR} && exec {shlex.join(words)}"])
         # as an engine's init does: passes SIGTERM on, and ends as the service ends
         shell.lines += [f"{line} & child=$!", "trap 'kill -TERM $child' TERM", "set +e", "wait $child; code=$?"]
         shell.lines += ["while kill -0 $child 2>/dev/null; do wait $child; code=$?; done", "exit $code"]
