@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -144,6 +145,7 @@ def fit(
         average = states.Average(model, settings.average) if settings.average else None
         feed = Feed(images, ids, targets, weights, fabric.device)
         validate = Validation(model, images, ids[validation], truth, judge, fast=precision == "bf16-mixed")
+        tolerance = partial(validate.chance, errors=settings.tolerance)
 
         state = states.restored(resume, run, model, optimizer, average) if resume else None
         if state is None:
@@ -151,9 +153,9 @@ def fit(
             rows = images.read(ids[validation][:1].tolist()).shape[-1]
             micro = settings.micro_batch or images_at_once(model, mine.stop - mine.start, rows, fabric.autocast())
             state = states.State(run, 0, [], 0, {}, micro)
-            state.add(validate.entry(0, None)[0], model)
+            state.add(*validate.entry(0, None), model, tolerance)
         for epoch in range(state.epoch + 1, settings.epochs + 1):
-            if settings.patience and state.epoch - state.best_epoch >= settings.patience:
+            if settings.patience and state.epoch - state.top_epoch >= settings.patience:
                 log.info("no improvement in %d epochs: done after epoch %d", settings.patience, state.epoch)
                 if progress:
                     progress(total, total)
@@ -182,7 +184,7 @@ def fit(
                     progress(done + 1, total)
             with average.in_place_of(model) if average else nullcontext():
                 entry, probabilities = validate.entry(epoch, watch.mean())
-                state.add(entry, model)
+                state.add(entry, probabilities, model, tolerance)
             if on_epoch and fabric.is_global_zero:
                 on_epoch(entry, probabilities)
             if resume and epoch < settings.epochs and fabric.is_global_zero:
@@ -203,6 +205,7 @@ def fit(
         "validation_images": int(validation.sum()),
         "best_epoch": state.best_epoch,
         "validation_auroc": best["validation_auroc"],
+        "top_epoch": state.top_epoch,
         "judged_by": judge.name if judge else "given labels",
         "accelerator": accelerator,
         "precision": precision,

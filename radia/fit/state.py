@@ -10,9 +10,9 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from radia.errors import StorageFull, TrainingError
@@ -28,6 +29,9 @@ from radia.model import ChestModel
 from radia.workspace import written_whole
 
 log = logging.getLogger(__name__)
+
+Tolerance = Callable[[NDArray[np.float32], NDArray[np.float32]], float]
+_KEPT = ("epoch", "history", "best_epoch", "best", "micro", "top_epoch", "top")
 
 SIZE_OF_STATE = 5
 """A state in sizes of the model: its weights, the optimizer's two averages, the best epoch's, the moving average's."""
@@ -38,7 +42,11 @@ KEPT = 2
 
 @dataclass
 class State:
-    """How far a run has come. `best` holds the weights of the best epoch so far; micro: images that fit at once."""
+    """How far a run has come. `best` holds the weights of the epoch to keep so far; micro: images that fit at once.
+
+    top_epoch: the one of the highest AUROC; top: what it said of the validation images, [n, findings]. best_epoch: that
+    one, or a later one that chance alone may have put below it.
+    """
 
     run: str
     epoch: int
@@ -46,18 +54,28 @@ class State:
     best_epoch: int
     best: dict[str, Tensor]
     micro: int
+    top_epoch: int = 0
+    top: Tensor = field(default_factory=lambda: torch.empty(0))
 
-    def add(self, entry: dict[str, Any], model: ChestModel) -> None:
-        """Takes an epoch in, and the model's weights if it is the best so far (the earliest of equals).
+    def add(
+        self, entry: dict[str, Any], probabilities: NDArray[np.float32], model: ChestModel, tolerance: Tolerance
+    ) -> None:
+        """Takes an epoch in, and the model's weights if it is to be kept.
 
-        Of several workers, the first one's word counts: no two may differ on whether the run ends here.
+        tolerance: how far an epoch may lie below the best, from what both say of the validation images; where it is 0,
+        the best is kept (the earliest of equals). Of several workers, the first one's word counts: no two may differ on
+        whether the run ends here.
         """
-        entry = first_says(entry)
+        entry, probabilities = first_says((entry, probabilities))
         self.epoch = entry["epoch"]
         self.history.append(entry)
-        if not self.best or entry["validation_auroc"] > self.history[self.best_epoch]["validation_auroc"]:
-            self.best_epoch = self.epoch
-            self.best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+        below = self.history[self.top_epoch]["validation_auroc"] - entry["validation_auroc"]
+        if not self.best or below < 0:
+            self.top_epoch, self.top = self.epoch, torch.from_numpy(probabilities.copy())
+        elif below >= tolerance(self.top.numpy(), probabilities):
+            return
+        self.best_epoch = self.epoch
+        self.best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
 class Average:
@@ -141,6 +159,8 @@ def keep(resume: Path, state: State, model: ChestModel, optimizer: Any, average:
         "best_epoch": state.best_epoch,
         "best": state.best,
         "micro": state.micro,
+        "top_epoch": state.top_epoch,
+        "top": state.top,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
@@ -166,7 +186,7 @@ def restored(resume: Path, run: str, model: ChestModel, optimizer: Any, average:
     values = first_says(_newest(resume, run))
     if values is None:
         return None
-    state = State(run, *(values[name] for name in ("epoch", "history", "best_epoch", "best", "micro")))
+    state = State(run, *(values[name] for name in _KEPT))
     model.load_state_dict(values["model"])
     optimizer.load_state_dict(values["optimizer"])
     if average:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radia.fit.batches import Pixels
-from radia.metrics import auroc, choose_thresholds
+from radia.metrics import auroc, auroc_influence, choose_thresholds
 from radia.model import ChestModel
 from radia.predict import predict
 
@@ -72,6 +72,23 @@ class Validation:
             "validation_auroc": float(np.nanmean(values)),
             "auroc": by_finding,
         }, scores
+
+    def chance(self, best: NDArray[np.float32], other: NDArray[np.float32], *, errors: float) -> float:
+        """So many standard errors of the difference of two epochs' mean AUROC, from their probabilities [n, findings].
+
+        Of the given labels on these images, paired (DeLong et al. 1988). Few noisy images put epochs in an order that
+        is mostly chance: the one standard error rule (Breiman et al. 1984) keeps what is simplest among those that
+        cannot be told apart; here, what has learnt longest, since the learning rate falls to nothing.
+        """
+        if not errors:
+            return 0.0
+        moved = np.zeros(len(self._truth))
+        for column in np.flatnonzero(self.judged):
+            known = ~np.isnan(self._truth[:, column])
+            scores = np.stack([best[known, column], other[known, column]], axis=1).astype(np.float64)
+            _, influence = auroc_influence(self._truth[known, column] == 1, scores)
+            moved[known] += (influence[0] - influence[1]) / self.judged.sum()
+        return errors * float(np.sqrt(np.square(moved).sum()))
 
     def frozen(self, *, calibrate: bool) -> tuple[dict[str, float], float]:
         """The thresholds by finding, and the temperature, both of the model as it stands."""

@@ -17,8 +17,8 @@ from radia.findings import FINDINGS
 from radia.fit import FitResult, balanced, fit
 from radia.fit.draws import draw_augmentation, learning_rate_factor
 from radia.fit.loss import auc_margin
-from radia.fit.validation import best_temperature
-from radia.metrics import choose_thresholds
+from radia.fit.validation import Validation, best_temperature
+from radia.metrics import auroc, choose_thresholds
 from radia.model import ChestModel, Preprocessing, build, describe
 from radia.predict import predict
 from radia.settings import FinetuneSettings
@@ -94,8 +94,6 @@ class TestLearning:
     def test_the_weights_are_those_of_the_best_epoch(self, squares: Squares, result: FitResult) -> None:
         best = max(result.history, key=lambda entry: entry["validation_auroc"])
         assert result.best_epoch == best["epoch"]
-        from radia.metrics import auroc
-
         found = predict(result.model, squares.pixels[~squares.train]).probabilities
         truth = squares.targets[~squares.train]
         mean = np.mean([auroc(truth[:, k], found[:, k]) for k in range(14)])
@@ -318,6 +316,43 @@ class TestLocalRecipe:
         result = fitted(self.squares, settings=settings, progress=lambda done, total: seen.append((done, total)))
         assert len(result.history) == result.best_epoch + 2 < 7
         assert seen[-1] == (18, 18)
+
+    def test_a_later_epoch_that_chance_may_have_put_below_the_best_is_kept(self, tmp_path: Path) -> None:
+        settings = SETTINGS.model_copy(
+            update={"epochs": 4, "learning_rate": 3e-2}
+        )  # so fast that epochs go up and down
+        plain = fitted(self.squares, settings=settings)
+        values = [entry["validation_auroc"] for entry in plain.history]
+        assert plain.best_epoch < 4
+        wide = fitted(self.squares, settings=settings.model_copy(update={"tolerance": 100.0}))
+        assert (wide.best_epoch, wide.training["top_epoch"]) == (4, plain.best_epoch)
+        assert [entry["validation_auroc"] for entry in wide.history] == values
+
+        def killer(done: int, total: int) -> None:
+            if done == 10:
+                raise KeyboardInterrupt
+
+        narrow = settings.model_copy(update={"tolerance": 1.0})
+        whole = fitted(self.squares, settings=narrow)
+        with pytest.raises(KeyboardInterrupt):
+            fitted(self.squares, settings=narrow, progress=killer, resume=tmp_path)
+        resumed = fitted(self.squares, settings=narrow, resume=tmp_path)
+        assert (resumed.best_epoch, resumed.history) == (whole.best_epoch, whole.history)
+        assert same_weights(resumed.model, whole.model)
+
+    def test_chance_between_two_epochs_is_that_of_drawing_the_images_again(self) -> None:
+        rng = np.random.default_rng(0)
+        truth = (rng.random((120, 14)) < 0.4).astype(float)
+        first, second = (truth + rng.normal(0, spread, truth.shape) for spread in (1.0, 1.2))
+        told = Validation(slim(), self.squares, np.arange(120).astype(str), truth, None, fast=False)
+
+        def mean(rows: NDArray[Any], scores: NDArray[Any]) -> float:
+            return float(np.mean([auroc(truth[rows, k], scores[rows, k]) for k in range(14)]))
+
+        again = (rng.integers(0, 120, 120) for _ in range(300))
+        spread = np.std([mean(rows, first) - mean(rows, second) for rows in again])
+        assert told.chance(first, second, errors=1.0) == pytest.approx(spread, rel=0.2)
+        assert told.chance(first, second, errors=2.0) == 2 * told.chance(first, second, errors=1.0)
 
     def test_a_findings_weight_scales_its_part_of_the_loss(self) -> None:
         settings = SETTINGS.model_copy(update={"epochs": 1})
