@@ -43,6 +43,8 @@ MODEL, CANDIDATE = "cxr", "cxr-candidate"
 CHAMPION, PREVIOUS = "champion", "previous"
 CHAMPION_URI = f"mlflow:{MODEL}@{CHAMPION}"
 EXPERIMENT = "radia"
+TRAINING = "training"
+"""The tag of a run that a training is told to: what decides the training's outcome."""
 
 EVIDENCE = ("snapshot", "checkpoint", "metrics")
 """Tags that together tell one candidate from another: the same three are never registered twice."""
@@ -53,6 +55,16 @@ PERSONS_TAGS = frozenset({"approval", "approver", "reason", "override", "acted",
 NOTE = "\n\n---\n**Note, added afterwards.** "
 """What begins a note on a card; the record's digest covers the card up to there."""
 
+
+CARD_LETTERS, CARD_ROOM = 3900, 5000
+"""What stands of a card on its version, and what MLflow's PostgreSQL takes: the rest is for words before it and notes.
+
+SQLite takes any length, a server refuses the whole registration.
+"""
+
+REST_OF_CARD = "\n\n… The whole card is the artefact `model_card.md` of this version's run."
+
+OVERRIDE_LETTERS = 500
 
 AGAINST_THE_GATE = "🔴 **Approved against the gate.**"
 """What the card of a model in use begins with where a person overrode the gate."""
@@ -86,6 +98,18 @@ class Candidate:
     uri: str
     record: str
     new: bool
+
+
+@dataclass(frozen=True)
+class Training:
+    """What MLflow shows of a training: metrics as (name, value, step), and files (under `training/`) by name.
+
+    run_id: of `open_training`; empty where MLflow could not be reached then.
+    """
+
+    run_id: str
+    metrics: tuple[tuple[str, float, int], ...]
+    files: Mapping[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -163,8 +187,11 @@ def log_candidate(
     tags: Mapping[str, str],
     card: str,
     input_example: NDArray[np.uint8] | None = None,
+    training: Training | None = None,
 ) -> Candidate:
     """Logs one retraining as a run and registers its model in `cxr-candidate`, waiting for approval.
+
+    training: what MLflow was told while the model was trained; the run is then that one, and what it lacks is added.
 
     artifacts: files and folders, each kept under its own name. tags: at least `snapshot`, `checkpoint` and `metrics`
     (digests), `gate` (the decision in a word) where there is one, and `dvc` for the dataset input. card: Markdown.
@@ -181,7 +208,7 @@ def log_candidate(
             if all(known.tags.get(name) == facts[name] for name in EVIDENCE):
                 return _candidate(client, site, known, new=False)
         _end_killed_runs(client, facts)
-        run = _start_run(client, site, run_name, facts)
+        run = _run_of(client, site, training, run_name, facts)
         _log_values(client, run, params, metrics)
         _log_dataset(client, run, facts)
         with TemporaryDirectory() as folder:
@@ -191,6 +218,30 @@ def log_candidate(
         client.set_terminated(run.info.run_id)
         registered = _register(client, CANDIDATE, source, run, {**facts, "approval": "pending"}, card)
         return _candidate(client, site, registered, new=True)
+
+
+def open_training(site: Workspace, run_name: str, key: str) -> str:
+    """The run that a training of this key (what decides its outcome) is told to while it goes on; its id.
+
+    The same key gets the same run again after it was killed. Raises RegistryError.
+    """
+    with _registry(site) as client:
+        known = client.search_runs([_experiment(client, site)], f"tags.{TRAINING} = '{key}'", max_results=1)
+        if known:
+            client.update_run(known[0].info.run_id, status="RUNNING")
+            return str(known[0].info.run_id)
+        return str(_start_run(client, site, run_name, {TRAINING: key, "commit": code_version()}).info.run_id)
+
+
+def tell_training(site: Workspace, training: Training, *, ended: str = "") -> None:
+    """Logs a training's metrics and files; what is there already stays as it is. ended: `FINISHED` or `FAILED`.
+
+    Raises RegistryError.
+    """
+    with _registry(site) as client:
+        _tell(client, client.get_run(training.run_id), training)
+        if ended:
+            client.set_terminated(training.run_id, ended)
 
 
 def flat_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
@@ -213,7 +264,7 @@ def note_on_card(site: Workspace, name: str, version: str, text: str) -> None:
     with _registry(site) as client:
         card = _version(client, name, version).card
         if text not in card:
-            client.update_model_version(name, version, description=card + NOTE + text)
+            client.update_model_version(name, version, description=_noted(card, text))
 
 
 # --- approval -------------------------------------------------------------------------------------------------------
@@ -371,6 +422,43 @@ def record_digest(site: Workspace, name: str, version: str) -> str:
 # --- the parts of a run ---------------------------------------------------------------------------------------------
 
 
+def _run_of(
+    client: MlflowClient, site: Workspace, training: Training | None, name: str, facts: Mapping[str, str]
+) -> Run:
+    """The training's run with these tags, or a new one: where there is none, or a killed registration has used it."""
+    from mlflow.exceptions import MlflowException
+
+    run = None
+    if training is not None and training.run_id:
+        try:
+            run = client.get_run(training.run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+    if run is None or "checkpoint" in run.data.tags:
+        run = _start_run(client, site, name, facts)
+    else:
+        client.update_run(run.info.run_id, status="RUNNING", name=name)
+        for tag, value in facts.items():
+            client.set_tag(run.info.run_id, tag, value)
+    if training is not None:
+        _tell(client, run, training)
+    return client.get_run(run.info.run_id)
+
+
+def _tell(client: MlflowClient, run: Run, training: Training) -> None:
+    from mlflow.entities import Metric
+
+    # the same time each time: a metric that is there already is then the same row
+    figures = [Metric(_legal(name), value, run.info.start_time + step, step) for name, value, step in training.metrics]
+    for start in range(0, len(figures), 1000):
+        client.log_batch(run.info.run_id, metrics=figures[start : start + 1000])
+    with TemporaryDirectory() as folder:
+        for name, content in training.files.items():
+            (Path(folder) / name).write_bytes(content)
+            client.log_artifact(run.info.run_id, str(Path(folder) / name), "training")
+
+
 def _start_run(client: MlflowClient, site: Workspace, name: str, tags: Mapping[str, str]) -> Run:
     return client.create_run(_experiment(client, site), run_name=name, tags=dict(tags))
 
@@ -485,7 +573,7 @@ def _register(client: MlflowClient, name: str, source: str, run: Run, tags: Mapp
             raise
     model_id = source.removeprefix("models:/")
     made = client.create_model_version(
-        name, source, run_id=run.info.run_id, tags=dict(tags), description=card, model_id=model_id
+        name, source, run_id=run.info.run_id, tags=dict(tags), description=_shortened(card), model_id=model_id
     )
     return _version(client, name, made.version)
 
@@ -544,7 +632,25 @@ def _card_in_use(card: str, approval: Approval) -> str:
     plain = rest.partition("\n\n")[2] if opened else card
     if not approval.override:
         return plain
-    return f"{AGAINST_THE_GATE} {approval.approver}: {' '.join(approval.override.split())}\n\n{plain}"
+    said = " ".join(approval.override.split())
+    return f"{AGAINST_THE_GATE} {approval.approver}: {said[:OVERRIDE_LETTERS]}\n\n{plain}"
+
+
+def _shortened(card: str) -> str:
+    """What stands of a card on its version: all of it, or as many lines as fit and where the rest is."""
+    if len(card) <= CARD_LETTERS:
+        return card
+    lines = card[: CARD_LETTERS - len(REST_OF_CARD)]
+    return lines[: lines.rfind("\n")].rstrip() + REST_OF_CARD
+
+
+def _noted(card: str, text: str) -> str:
+    """The card with one more note; where there is no room, older notes give way: the ledger has them all."""
+    plain, *notes = card.split(NOTE)
+    notes.append(text[: max(0, CARD_ROOM - len(plain) - len(NOTE))])
+    while len(notes) > 1 and len(NOTE.join([plain, *notes])) > CARD_ROOM:
+        notes.pop(0)
+    return NOTE.join([plain, *notes])
 
 
 def _kept_file(client: MlflowClient, site: Workspace, candidate: Version, name: str) -> bytes:

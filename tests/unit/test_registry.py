@@ -41,6 +41,31 @@ def checkpoint(tmp_path: Path) -> Path:
     return folder
 
 
+class TestCardsOfALengthThatServersTake:
+    """MLflow's PostgreSQL takes 5,000 letters, its SQLite any number."""
+
+    def test_a_long_card_ends_at_a_line_and_says_where_the_rest_is(self, site: Workspace, checkpoint: Path) -> None:
+        card = "# Model card\n" + "A line of it.\n" * 500
+        log(site, checkpoint, card=card)
+        shown = registry.candidates(site)[0].card
+        assert len(shown) <= registry.CARD_LETTERS
+        assert shown.endswith(f"A line of it.{registry.REST_OF_CARD}")
+        assert registry.artefact(site, registry.candidates(site)[0], "model_card.md").decode() == card
+
+    def test_a_short_card_stands_as_it_is(self) -> None:
+        assert registry._shortened("# Model card") == "# Model card"
+
+    def test_notes_find_room_and_the_oldest_give_way(self) -> None:
+        card = registry._shortened("# Model card\n" + "A line of it.\n" * 500)
+        noted = card
+        for number in range(40):
+            noted = registry._noted(noted, f"Patient {number} was withdrawn, and this model saw their images.")
+        assert len(noted) <= registry.CARD_ROOM
+        assert noted.partition(registry.NOTE)[0] == card
+        assert "Patient 39 " in noted
+        assert "Patient 0 " not in noted
+
+
 def log(site: Workspace, checkpoint: Path, **changes: object) -> registry.Candidate:
     report = site.root / "evaluation"
     report.mkdir(exist_ok=True)
