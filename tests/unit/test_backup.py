@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import subprocess
 import threading
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from radia.ledger import Ledger, file_digests, open_ledger
 from radia.operations import backup
 from radia.operations.backup import read, restore, take
 from radia.workspace import Workspace
+from tests.unit.test_operations import server  # noqa: F401
 
 PASSPHRASE = "correct horse battery"
 
@@ -209,3 +211,39 @@ class TestRestore:
     def test_a_short_passphrase_is_refused(self, site: Workspace, tmp_path: Path) -> None:
         with pytest.raises(BackupError, match="expected 12"):
             take(site, tmp_path / "backup", actor="a", passphrase="short")
+
+
+def test_a_site_on_postgresql_comes_back_on_another_server(
+    server: Path,  # noqa: F811
+    site: Workspace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second server's roles have the same names, as `radia migrate --passwords` makes them."""
+    from radia.operations.databases import prepare
+
+    passwords = server / "secrets" / "pgpass_admin"
+    monkeypatch.setenv("PGPASSFILE", str(passwords))
+    monkeypatch.setenv("RADIA_DATABASE", f"postgresql://?host={server}")
+    prepare(passwords)
+    open_ledger(site).append("evaluate", actor="a", files=file_digests(site, [site.evaluation / "metrics.json"]))
+    taken = take(site, tmp_path / "backup", actor="a")
+    assert {"databases/ledger.dump", "databases/mlflow.dump", "databases/dagster.dump"} <= set(taken.files)
+    subprocess.run(["dropdb", "--force", "--host", str(server), "--username", "radia", "ledger"], check=True)
+    prepare(passwords)
+    other = moved(tmp_path, site)
+    assert open_ledger(other).head().sequence == 0
+    done = restore(tmp_path / "backup", other)
+    assert (done.events, done.artefacts) == (1, 1)
+    monkeypatch.setenv("PGPASSFILE", str(server / "secrets" / "pgpass_web"))
+    open_ledger(other).append("read", actor="b")  # the services' role has its rights again
+    assert open_ledger(other).verify().events == 2
+
+
+def test_a_backup_of_one_kind_of_database_is_not_restored_into_another(
+    site: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take(site, tmp_path / "backup", actor="a")
+    monkeypatch.setenv("RADIA_DATABASE", "postgresql://nowhere:5432")
+    with pytest.raises(BackupError, match="is of a site on SQLite"):
+        restore(tmp_path / "backup", moved(tmp_path, site))
