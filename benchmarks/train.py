@@ -1,31 +1,43 @@
 """Speed of the training loop against its rivals, in ratios of one run.
 
-Runs alone, from a checkout, with torch, torchvision, lightning-fabric, safetensors, numpy, pydantic and pyyaml.
+Runs alone, from a checkout: no orchestration, no tracking; torch, torchvision, lightning-fabric, safetensors, numpy,
+pydantic, pyyaml, pillow; with pandas and pyarrow, images come from real shards, else from one memory-mapped file.
 
-    python benchmarks/train.py [--backbone densenet121] [--sides 224 320 512] [--batch 64] [--steps 30] [--out FILE]
+    python benchmarks/train.py [--quick] [--sides 224 320 512] [--rival FOLDER] [--out FILE]
 
 | ratio | what over what | bar |
 |---|---|---|
+| loop / constant tensor | the step fed from shards by the product's loader, over the step fed one tensor | 0.95 |
 | bf16 nhwc / fp32 nchw | the same step, images a second | CPU 2, GPU 5 (compiled) |
-| compiled / eager | bf16 channels_last, GPU only | 1.3 |
-| loop / constant tensor | the step fed by the loader from a memory-mapped file, over the step fed one tensor | 0.95 |
-| augmentation / step | time of to_input with augmentation, less that without, in a step | GPU 0.03 |
-| bytes / roofline | bytes that the step must move at least, over what a plain copy moves in its time | GPU 0.65 |
-| all maps / forward | 14 Grad-CAM maps over one forward pass, time | 1.05 |
-| one by one / all maps | classical Grad-CAM looped over findings, over all at once, time | 30 |
+| compiled / eager | bf16 channels_last | GPU 1.3 |
+| augmentation / step | time of to_input with augmentation less that without, over the step's | GPU 0.03 |
+| bytes / roofline | a plain copy's time for the bytes that the step must move, over the step's time | GPU 0.65 |
+| loader / torchxrayvision's | images a second of the loaders alone, with augmentation, the same images | |
+| loop / torchxrayvision's | images a second of the same step, fed by either | |
+
+torchxrayvision's is the loader of its scripts/train_model.py and train_utils.py: CheX_Dataset over JPEG files, center
+crop, resize, RandomAffine, DataLoader. Where it is missing: pip install --no-deps --target FOLDER torchxrayvision
+scikit-image imageio tqdm lazy-loader tifffile, and --rival FOLDER.
+
+On a CPU times are processor time of one thread (what else the machine does does not count; the rival's loader runs in
+this process then); on a GPU they are wall time with the device synchronised, and the rival has its 8 processes. Both
+sides of a ratio are measured in turn, several times; the median of the turns' ratios stands.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import os
 import platform
 import sys
-import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -34,8 +46,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a GPU machine has the checkout, not the installation
 
-from radia.explain import grad_cam
-from radia.fit.batches import Batch, Feed
+from radia.fit.batches import Batch, Feed, Pixels
 from radia.fit.draws import draw_augmentation
 from radia.fit.loss import cross_entropy
 from radia.fit.setup import optimizer_of
@@ -44,82 +55,302 @@ from radia.fit.workers import open_fabric
 from radia.model import ChestModel, Preprocessing, build, to_input
 from radia.settings import FinetuneSettings
 
+STUDIES, EPOCHS, AT = 10_000, 10, 320
+"""What a hospital's training is reckoned by: studies, epochs, pixels along an edge."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, and how often."""
+
+    backbone: str
+    batch: int
+    steps: int
+    turns: int
+    cuda: bool
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.cuda else "cpu"
+
+    def clock(self) -> float:
+        """Seconds of the wall on a GPU, of the processor otherwise."""
+        if not self.cuda:
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        start = self.clock()
+        work()
+        return self.clock() - start
+
+    def in_turn(self, *works: Callable[[], object]) -> list[list[float]]:
+        """Seconds of each work in each turn, after one turn to warm up: [turns, works]."""
+        for work in works:
+            work()
+        return [[self.seconds(work) for work in works] for _ in range(self.turns)]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few steps and turns: what a CPU does by itself")
     parser.add_argument("--backbone")
     parser.add_argument("--sides", type=int, nargs="+")
     parser.add_argument("--batch", type=int)
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--images", type=int, help="in the memory-mapped file")
-    parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="JSON, added to benchmarks/results by a person")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--turns", type=int)
+    parser.add_argument("--rival", help="a folder of packages that holds torchxrayvision")
+    parser.add_argument("--out", type=Path, help="JSON, for benchmarks/results")
     asked = parser.parse_args()
+    if asked.rival:
+        sys.path.append(asked.rival)
     cuda = torch.cuda.is_available()
-    if asked.threads:
-        torch.set_num_threads(asked.threads)
-    backbone = asked.backbone or ("densenet121" if cuda else "densenet-slim")
-    sides = asked.sides or ([224, 320, 512] if cuda else [128])
-    batch = asked.batch or (64 if cuda else 32)
-    results = [of_side(backbone, side, batch, asked.steps, asked.images or 40 * batch, cuda) for side in sides]
-    machine = torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    if not cuda:
+        torch.set_num_threads(1)
+    few = asked.quick or not cuda
+    plan = Plan(
+        asked.backbone or ("densenet121" if cuda else "densenet-slim"),
+        asked.batch or (64 if cuda else 16),
+        asked.steps or (4 if few else 30),
+        asked.turns or (3 if few else 5),
+        cuda,
+    )
+    sides = asked.sides or ([224, AT, 512] if cuda else [128, AT])
+    if not cuda:
+        print("no GPU: compiled against eager, and the shares of a GPU's step, are skipped", file=sys.stderr)
+    results = [of_side(plan, side) for side in sides]
     report = {
-        "machine": machine,
+        "machine": torch.cuda.get_device_name() if cuda else f"{processor()}, one thread",
         "torch": str(torch.__version__),
-        "backbone": backbone,
-        "batch": batch,
+        "backbone": plan.backbone,
+        "batch": plan.batch,
+        "steps": plan.steps,
+        "turns": plan.turns,
+        "time": "wall" if cuda else "processor",
         "sides": results,
     }
+    for result in results:
+        if result["side"] == AT:
+            rate = result["images_per_second"]["the loop"]
+            taken = STUDIES * EPOCHS / rate
+            report["computed"] = (
+                f"{STUDIES} studies x {EPOCHS} epochs at {AT} px: {taken:.0f} s, computed from {rate} images/s "
+                "measured; validation and the start are not in it"
+            )
     text = json.dumps(report, indent=1)
     print(text)
     if asked.out:
         asked.out.write_text(text + "\n")
 
 
-def of_side(backbone: str, side: int, batch: int, steps: int, images: int, cuda: bool) -> dict[str, Any]:
-    device = "cuda" if cuda else "cpu"
-    rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "pixels.npy"
-        file = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(images, side, side))
-        for row in range(images):
-            file[row] = rng.integers(0, 256, (side, side), dtype=np.uint8)
-        file.flush()
-        store = Shards(np.load(path, mmap_mode="r"))
-        kinds = {"fp32 nchw": ("32-true", False, False), "bf16 nhwc": ("bf16-mixed", True, False)}
-        if cuda:
-            kinds["bf16 nhwc compiled"] = ("bf16-mixed", True, True)
-        rates = {kind: Step(backbone, side, device, *how).rate_constant(batch, steps) for kind, how in kinds.items()}
-        best = Step(backbone, side, device, *kinds[list(kinds)[-1]])
-        ratios = {"bf16 nhwc / fp32 nchw": rates[list(kinds)[-1]] / rates["fp32 nchw"]}
-        if cuda:
-            ratios["compiled / eager"] = rates["bf16 nhwc compiled"] / rates["bf16 nhwc"]
-            ratios["bytes / roofline"] = best.roofline(batch, rates[list(kinds)[-1]])
-        ratios["loop / constant tensor"] = best.loop_over_constant(store, batch, steps)
-        ratios["augmentation / step"] = best.augmentation(batch, steps) * rates[list(kinds)[-1]] / batch
-        ratios |= heat_maps(best.model, side, device)
+def processor() -> str:
+    """The processor's name, as Linux has it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def of_side(plan: Plan, side: int) -> dict[str, Any]:
+    kinds = {"fp32 nchw": ("32-true", False, False), "bf16 nhwc": ("bf16-mixed", True, False)}
+    if plan.cuda:
+        kinds["bf16 nhwc compiled"] = ("bf16-mixed", True, True)
+    steps = {kind: Step(plan, side, *how) for kind, how in kinds.items()}
+    best = steps[list(kinds)[-1]]
+    batch = best.constant_batch()
+
+    def repeated(step: Step) -> Callable[[], object]:
+        return lambda: [step(batch) for _ in range(plan.steps)]
+
+    turns = plan.in_turn(*map(repeated, steps.values()))
+    images = plan.batch * plan.steps
+    rates = {kind: images / median(turn[k] for turn in turns) for k, kind in enumerate(kinds)}
+    ratios = {"bf16 nhwc / fp32 nchw": median(turn[0] / turn[-1] for turn in turns)}
+    if plan.cuda:
+        ratios["compiled / eager"] = median(turn[1] / turn[2] for turn in turns)
+    a_step = median(turn[-1] for turn in turns) / plan.steps
+    ratios["augmentation / step"] = best.augmentation(batch) / a_step
+    ratios["bytes / roofline"] = best.least_seconds() / a_step
+    with TemporaryDirectory() as folder:
+        collection = Collection(Path(folder), plan.batch * plan.steps, side)
+        fed, rates["the loop"] = loop(plan, best, collection, batch)
+        ratios["loop / constant tensor"] = fed
+        rival = torchxrayvision(plan, best, collection)
     return {
         "side": side,
-        "images_per_second": {kind: round(rate, 1) for kind, rate in rates.items()},
-        "ratios": {name: round(ratio, 3) for name, ratio in ratios.items()},
+        "shards": collection.kind,
+        "images_per_second": {kind: round(rate, 1) for kind, rate in (rates | rival[0]).items()},
+        "ratios": {name: round(ratio, 3) for name, ratio in (ratios | rival[1]).items()},
     }
 
 
-class Shards:
+def loop(plan: Plan, step: Step, collection: Collection, batch: Batch) -> tuple[float, float]:
+    """Images a second of the step as it is fed, over those of the step on one tensor; and the former."""
+    feed = collection.feed(step.fabric.device)
+    numbers = iter(range(10**9))
+
+    def fed() -> None:
+        for one in feed(collection.drawn(plan, next(numbers))):
+            step(one)
+
+    turns = plan.in_turn(lambda: [step(batch) for _ in range(plan.steps)], fed)
+    return median(turn[0] / turn[1] for turn in turns), plan.batch * plan.steps / median(turn[1] for turn in turns)
+
+
+def torchxrayvision(plan: Plan, step: Step, collection: Collection) -> tuple[dict[str, float], dict[str, float]]:
+    """Images a second of its training script's loader, alone and before our step; and what ours are times that."""
+    try:
+        import torchxrayvision as xrv
+    except ImportError as error:
+        print(f"torchxrayvision's loader is skipped: {error.name} is missing (see --rival)", file=sys.stderr)
+        return {}, {}
+    import torchvision
+
+    side, device = collection.side, step.fabric.device
+    augment = torchvision.transforms.Compose(
+        [
+            xrv.datasets.ToPILImage(),
+            torchvision.transforms.RandomAffine(45, translate=(0.15, 0.15), scale=(0.85, 1.15)),
+            torchvision.transforms.ToTensor(),
+        ]
+    )
+    shape = torchvision.transforms.Compose([xrv.datasets.XRayCenterCrop(), xrv.datasets.XRayResizer(side)])
+    dataset = xrv.datasets.CheX_Dataset(
+        imgpath=str(collection.folder / NAME),
+        csvpath=str(collection.folder / NAME / "train.csv"),
+        transform=shape,
+        data_aug=augment,
+        unique_patients=False,
+    )
+    workers = min(8, os.cpu_count() or 1) if plan.cuda else 0
+    loader = torch.utils.data.DataLoader(
+        dataset,
+        batch_size=plan.batch,
+        shuffle=True,
+        num_workers=workers,
+        pin_memory=plan.cuda,
+        persistent_workers=workers > 0,  # their start counts no more than ours does
+    )
+    target = torch.zeros(plan.batch, 14, device=device)
+
+    def theirs() -> Iterator[Any]:
+        for samples in loader:
+            yield samples["img"].float().to(device)
+
+    def theirs_trained() -> None:
+        for x in theirs():
+            step.on_input(x, Batch(np.arange(plan.batch), x, target, torch.ones_like(target), None, 14.0 * plan.batch))
+
+    feed, numbers = collection.feed(device), iter(range(10**9))
+
+    def ours() -> None:
+        for one in feed(collection.drawn(plan, next(numbers))):
+            to_input(one.pixels, step.model.preprocessing, one.draws)
+
+    def ours_trained() -> None:
+        for one in feed(collection.drawn(plan, next(numbers))):
+            step(one)
+
+    turns = plan.in_turn(lambda: list(theirs()), ours, theirs_trained, ours_trained)
+    images = plan.batch * plan.steps
+    rates = {
+        "torchxrayvision's loader": images / median(turn[0] for turn in turns),
+        "our loader": images / median(turn[1] for turn in turns),
+        "our step behind torchxrayvision's loader": images / median(turn[2] for turn in turns),
+    }
+    ratios = {
+        "loader / torchxrayvision's": median(turn[0] / turn[1] for turn in turns),
+        "loop / torchxrayvision's": median(turn[2] / turn[3] for turn in turns),
+    }
+    return rates, ratios
+
+
+# --- images ---------------------------------------------------------------------------------------------------------
+
+NAME = "CheXpert-v1.0-small"
+
+
+class Collection:
+    """Images as JPEG files in CheXpert's layout, and the same images, decoded once, in shards."""
+
+    def __init__(self, folder: Path, count: int, side: int) -> None:
+        from PIL import Image
+
+        self.folder, self.side, self.count = folder, side, count
+        rng = np.random.default_rng(0)
+        pixels = np.empty((count, side, side), np.uint8)
+        rows = []
+        for number in range(count):
+            coarse = Image.fromarray(rng.integers(0, 256, (12, 12), dtype=np.uint8))
+            smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), np.float32)
+            shown = np.clip(smooth + rng.normal(0, 6, (side, side)), 0, 255).astype(np.uint8)
+            path = Path(NAME, "train", f"patient{number:05d}", "study1", "view1_frontal.jpg")
+            (folder / path).parent.mkdir(parents=True)
+            Image.fromarray(shown).save(folder / path, quality=90)
+            pixels[number] = np.asarray(Image.open(folder / path))
+            rows.append({"Path": str(path), "Sex": "Male", "Age": 50, "Frontal/Lateral": "Frontal", "AP/PA": "PA"})
+        with (folder / NAME / "train.csv").open("w", newline="") as file:
+            table = csv.DictWriter(file, [*rows[0], "No Finding", "Edema"], restval="0")
+            table.writeheader()
+            table.writerows(rows)
+        self.ids = np.array([f"I{number:06d}" for number in range(count)])
+        self.store, self.kind = self._stored(pixels)
+
+    def _stored(self, pixels: Any) -> tuple[Pixels, str]:
+        try:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            from radia.images import INDEX, ImageStore
+        except ImportError:
+            np.save(self.folder / "pixels.npy", pixels)
+            return _Mapped(np.load(self.folder / "pixels.npy", mmap_mode="r")), "one memory-mapped file"
+        batch = self.folder / "images" / "batch"
+        batch.mkdir(parents=True)
+        for shard, part in enumerate(np.array_split(pixels, 4)):
+            (batch / f"shard-{shard:05d}.u8").write_bytes(part.tobytes())
+        lengths = [len(part) for part in np.array_split(pixels, 4)]
+        columns = {
+            "image": self.ids.tolist(),
+            "batch": ["batch"] * self.count,
+            "shard": [f"shard-{shard:05d}.u8" for shard, length in enumerate(lengths) for _ in range(length)],
+            "row": [row for length in lengths for row in range(length)],
+            "reason": pa.nulls(self.count, pa.string()),
+        }
+        pq.write_table(pa.table(columns).replace_schema_metadata({b"radia.side": str(self.side)}), batch / INDEX)
+        return ImageStore(self.folder / "images"), "ImageStore, 4 shards"
+
+    def feed(self, device: torch.device) -> Feed:
+        labels = np.zeros((self.count, 14), np.float32)
+        return Feed(self.store, self.ids, labels, labels + 1, device)
+
+    def drawn(self, plan: Plan, turn: int) -> Iterator[Any]:
+        """Batches in a new order, with their augmentation, as the loop makes them."""
+        rng = np.random.default_rng(turn)
+        for number, part in enumerate(rng.permutation(self.count).reshape(plan.steps, plan.batch)):
+            yield part, slice(None), draw_augmentation(plan.batch, 0, turn, number)
+
+
+class _Mapped:
     def __init__(self, pixels: Any) -> None:
         self.pixels = pixels
 
     def read(self, ids: Any) -> Any:
-        return self.pixels[[int(name) for name in ids]]
+        return self.pixels[[int(name[1:]) for name in ids]]
+
+
+# --- the step -------------------------------------------------------------------------------------------------------
 
 
 class Step:
     """One training step as radia.fit does it."""
 
-    def __init__(self, backbone: str, side: int, device: str, precision: str, nhwc: bool, compiled: bool) -> None:
-        self.fabric = open_fabric(device, precision)
+    def __init__(self, plan: Plan, side: int, precision: str, nhwc: bool, compiled: bool) -> None:
+        self.plan = plan
+        self.fabric = open_fabric(plan.device, precision)
         self.layout = torch.channels_last if nhwc else torch.contiguous_format
-        self.model: ChestModel = build(backbone, preprocessing=Preprocessing(side))
+        self.model: ChestModel = build(plan.backbone, preprocessing=Preprocessing(side))
         self.model.to(self.fabric.device).to(memory_format=self.layout)
         optimizer = optimizer_of(self.model, FinetuneSettings())
         network: nn.Module = torch.compile(self.model) if compiled else self.model  # type: ignore[assignment]
@@ -128,50 +359,48 @@ class Step:
         self.side = side
 
     def __call__(self, batch: Batch) -> None:
-        n = len(batch.rows)
-        x = to_input(batch.pixels, self.model.preprocessing, batch.draws).contiguous(memory_format=self.layout)
-        gradients(self.fabric, self.network, x, batch, cross_entropy, n)
+        self.on_input(to_input(batch.pixels, self.model.preprocessing, batch.draws), batch)
+
+    def on_input(self, x: torch.Tensor, batch: Batch) -> None:
+        """From the model's input on."""
+        gradients(
+            self.fabric, self.network, x.contiguous(memory_format=self.layout), batch, cross_entropy, len(batch.rows)
+        )
         self.fabric.clip_gradients(self.network, self.optimizer, max_norm=1.0, error_if_nonfinite=False)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def rate_constant(self, batch: int, steps: int) -> float:
-        return batch / seconds(lambda number: self(self._constant(batch, number)), steps)
+    def constant_batch(self) -> Batch:
+        """A batch that stays on the device."""
+        device, n = self.fabric.device, self.plan.batch
+        pixels = torch.full((n, self.side, self.side), 128, dtype=torch.uint8, device=device)
+        target = torch.zeros(n, 14, device=device)
+        drawn = draw_augmentation(n, 0, 1, 0)
+        draws = type(drawn)(*(getattr(drawn, one.name).to(device) for one in fields(drawn)))
+        return Batch(np.arange(n), pixels, target, torch.ones_like(target), draws, 14.0 * n)
 
-    def loop_over_constant(self, store: Shards, batch: int, steps: int) -> float:
-        """Both ways in turn, several times: what disturbs the machine disturbs both."""
-        ids = np.array([str(row) for row in range(len(store.pixels))])
-        ratios = []
-        labels = np.zeros((len(ids), 14), np.float32)
-        feed = Feed(store, ids, labels, labels + 1, self.fabric.device)
-        self(self._constant(batch, 0))
-        for turn in range(5):
-            order = np.random.default_rng(turn).permutation(len(ids))
-            batches = [order[i : i + batch] for i in range(0, len(ids) - batch + 1, batch)][:steps]
-            start = clock()
-            for number in range(len(batches)):
-                self(self._constant(batch, number))
-            middle = clock()
-            drawn = ((rows, slice(None), draw_augmentation(batch, 0, 1, k)) for k, rows in enumerate(batches))
-            for fed in feed(drawn):
-                self(fed)
-            ratios.append((middle - start) / (clock() - middle))
-        return float(np.median(ratios))
-
-    def augmentation(self, batch: int, steps: int) -> float:
+    def augmentation(self, batch: Batch) -> float:
         """Seconds a batch."""
-        constant, how = self._constant(batch, 0), self.model.preprocessing
-        plain = seconds(lambda _: to_input(constant.pixels, how), steps)
-        return seconds(lambda _: to_input(constant.pixels, how, constant.draws), steps) - plain
+        how = self.model.preprocessing
 
-    def roofline(self, batch: int, rate: float) -> float:
-        """What the step must move at least (each layer's output written and read, forwards and backwards, in two bytes)
-        over what a copy moves in the step's time."""
+        def plain() -> None:
+            for _ in range(self.plan.steps):
+                to_input(batch.pixels, how)
+
+        def augmented() -> None:
+            for _ in range(self.plan.steps):
+                to_input(batch.pixels, how, batch.draws)
+
+        turns = self.plan.in_turn(plain, augmented)
+        return median(turn[1] - turn[0] for turn in turns) / self.plan.steps
+
+    def least_seconds(self) -> float:
+        """What a plain copy needs for the bytes that a step must move at least: each layer's output written and read,
+        its gradient written and read, itself read again for the gradient of weights, all in two bytes a value."""
         moved = 0
 
         def count(_module: nn.Module, _inputs: Any, output: Any) -> None:
             nonlocal moved
-            # written forwards and read; its gradient written and read; itself read again for the gradient of weights
             moved += output.numel() * 2 * 5
 
         kinds = (nn.Conv2d, nn.BatchNorm2d, nn.AvgPool2d, nn.MaxPool2d)
@@ -182,59 +411,8 @@ class Step:
             hook.remove()
         block = torch.empty(1 << 28, dtype=torch.uint8, device=self.fabric.device)
         target = torch.empty_like(block)
-        bandwidth = 2 * block.numel() / seconds(lambda _: target.copy_(block), 20)
-        return moved * batch / bandwidth / (batch / rate)
-
-    def _constant(self, n: int, number: int) -> Batch:
-        device = self.fabric.device
-        pixels = torch.full((n, self.side, self.side), 128, dtype=torch.uint8, device=device)
-        target = torch.zeros(n, 14, device=device)
-        drawn = draw_augmentation(n, 0, 1, number)
-        draws = type(drawn)(*(getattr(drawn, one.name).to(device) for one in fields(drawn)))
-        return Batch(np.arange(n), pixels, target, torch.ones_like(target), draws, 14.0 * n)
-
-
-def heat_maps(model: ChestModel, side: int, device: str) -> dict[str, float]:
-    model.eval()
-    pixels = torch.randint(0, 256, (4, side, side), dtype=torch.uint8, device=device)
-
-    def forward(_: int) -> None:
-        with torch.inference_mode():
-            model(to_input(pixels, model.preprocessing)).cpu()
-
-    def one_by_one(_: int) -> None:
-        """As the package grad-cam does it: a forward and a whole backward pass for each finding."""
-        for finding in range(14):
-            kept = model.features(to_input(pixels, model.preprocessing))
-            kept.retain_grad()
-            model.zero_grad()
-            model.judge(kept)[:, finding].sum().backward()
-            assert kept.grad is not None
-            (kept.grad.mean((2, 3), keepdim=True) * kept).sum(1).relu().detach().cpu()
-
-    every = seconds(lambda _: grad_cam(model, pixels), 10)
-    return {
-        "all maps / forward": every / seconds(forward, 10),
-        "one by one / all maps": seconds(one_by_one, 3) / every,
-    }
-
-
-def clock() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def seconds(work: Callable[[int], object], times: int) -> float:
-    """Median time of a call, after two to warm up."""
-    for number in range(2):
-        work(number)
-    taken = []
-    for number in range(times):
-        start = clock()
-        work(number)
-        taken.append(clock() - start)
-    return float(np.median(taken))
+        bandwidth = 2 * block.numel() / median(turn[0] for turn in self.plan.in_turn(lambda: target.copy_(block)))
+        return moved * self.plan.batch / bandwidth
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ _AHEAD = 2
 """Items that a process is given at a time, so that it never waits for the next."""
 _HELD = 8
 """Results a process that may wait for an earlier one, where they are wanted in order."""
+_STARTS = 5
+"""Attempts to start Ray: its own servers have 15 seconds to answer, which a busy machine may not give them."""
 LOST = object()
 """In the place of a result: the process that had the item ended without a word."""
 
@@ -253,7 +255,7 @@ def cluster(address: str, *, cores: int, wanted_by: str) -> Iterator[Any]:
     """Ray, connected to the cluster of this address or, without one, started here for this machine alone.
 
     Left as it was where it was connected before. wanted_by: the section of params.yaml that names it, for the error.
-    Raises SettingsError where Ray is not installed.
+    Raises SettingsError where Ray is not installed, WorkerLost where it cannot be reached or started.
     """
     quiet_dependencies()
     if not address:
@@ -266,14 +268,27 @@ def cluster(address: str, *, cores: int, wanted_by: str) -> Iterator[Any]:
         raise SettingsError(message) from error
     ours = not ray.is_initialized()
     if ours:
-        own = {"address": "local", "num_cpus": cores, "include_dashboard": False}
-        started: dict[str, Any] = {"address": address} if address else own
-        ray.init(**started, log_to_driver=False, logging_level=logging.ERROR)
+        _begin(ray, address, cores)
     try:
         yield ray
     finally:
         if ours:
             ray.shutdown()
+
+
+def _begin(ray: Any, address: str, cores: int) -> None:
+    own = {"address": "local", "num_cpus": cores, "include_dashboard": False}
+    started: dict[str, Any] = {"address": address} if address else own
+    for attempt in range(_STARTS):
+        try:
+            ray.init(**started, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:  # Ray has no class of its own for a start that took longer than it waits
+            ray.shutdown()
+            if address or attempt == _STARTS - 1:
+                where = f"reached at {address}" if address else f"started on this machine in {_STARTS} attempts"
+                raise WorkerLost(f"Ray cannot be {where} ({type(error).__name__}: {error})") from error
+        else:
+            return
 
 
 class _Tasks:
