@@ -57,7 +57,10 @@ class Finding:
 
 def examine(site: Workspace, *, reach_out: bool = True) -> list[Finding]:
     """Every finding, in the order in which one would look. reach_out: try whether a connection to outside opens."""
-    settings = load_settings()
+    try:
+        settings = load_settings()
+    except RadiaError as error:
+        return [Finding("settings", "fail", str(error), "mend params.yaml, and ask again")]
     looks: list[Callable[[], Iterable[Finding]]] = [
         _versions,
         lambda: _disks(site, settings),
@@ -86,7 +89,7 @@ def _told(look: Callable[[], Iterable[Finding]]) -> list[Finding]:
     try:
         return list(look())
     except RadiaError as error:
-        return [Finding("settings and databases", "fail", str(error), "mend what it names, and ask again")]
+        return [Finding("not looked at", "fail", str(error), "mend what it names, and ask again")]
 
 
 # --- this machine ---------------------------------------------------------------------------------------------------

@@ -289,7 +289,7 @@ class Engine:
         return done
 
     def run(self, name: str, *command: str) -> subprocess.CompletedProcess[bytes]:
-        """Another command in a container of a service's kind, as `docker compose run --rm` does. Raises RuntimeError."""
+        """Another command in a new container of a service, as `docker compose run --rm` does. Raises RuntimeError."""
         root = self.home / "roots" / f"{name}-{time.monotonic_ns()}"
         root.mkdir()
         script = root.with_suffix(".sh")

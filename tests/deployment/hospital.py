@@ -64,6 +64,14 @@ def fill_pacs(folder: Path) -> list[str]:
     return sorted(set(ids))
 
 
+def pacs_answers() -> bool:
+    """Whether Orthanc is up."""
+    try:
+        return requests.get(f"{ORTHANC}/system", timeout=10).ok
+    except requests.RequestException:
+        return False
+
+
 def empty_pacs() -> None:
     """Deletes every patient of Orthanc."""
     for patient in requests.get(f"{ORTHANC}/patients", timeout=60).json():
@@ -223,6 +231,7 @@ def await_that(true: Callable[[], bool], what: str, seconds: float = 120) -> Non
 
 def bring_in(engine: Engine, hospital: Path) -> None:
     """One site sends, the other is asked, and the table of labels is put beside."""
+    await_that(pacs_answers, "Orthanc answers")
     sent = fill_pacs(hospital / "inbox" / SENT_SITE)
     done = send_from_pacs(sent)
     assert done.get("FailedInstancesCount") == 0, done
