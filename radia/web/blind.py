@@ -127,7 +127,7 @@ def give(now: Board, desk: Desk, person: str, kind: Kind) -> Item | None:
 
 
 def asked(now: Board, item: Item) -> tuple[str, ...]:
-    """The findings that an answer must hold, the one in question first."""
+    """The findings that are asked, the one in question first."""
     if item.role == ADJUDICATOR:
         return tuple(finding for finding in FINDINGS if finding in _disputed(now, item.study))
     question = question_of(now.site, item.study)
@@ -192,8 +192,14 @@ def checked_answers(values: Mapping[str, object]) -> dict[str, str]:
 
 
 def unanswered(now: Board, item: Item) -> list[str]:
-    """The findings that are asked and have no answer yet."""
-    return [finding for finding in asked(now, item) if finding not in item.answers]
+    """The findings that an answer lacks: the one in question, or whatever an adjudicator is to decide.
+
+    What another reader answered in the meantime is asked of the next one who is given the film, not of this one.
+    """
+    wanted = asked(now, item)
+    if item.role != ADJUDICATOR and question_of(now.site, item.study) is not None:
+        wanted = wanted[:1]
+    return [finding for finding in wanted if finding not in item.answers]
 
 
 def lock(now: Board, desk: Desk, item: Item) -> bool:

@@ -341,6 +341,14 @@ class TestTheAnswer:
         assert "An answer is missing" in answer.get_data(as_text=True)
         assert read_log(site) is None
 
+    def test_lacks_nothing_because_another_reader_answered_more_meanwhile(self, site: Workspace, app: Flask) -> None:
+        ann, bob = Reader(app, "ann"), Reader(app, "bob")
+        ann.next()
+        bob.next()
+        bob.lock(all="1", Fracture="0")
+        data = {f"answer {question(ann.study())}": "0"}
+        assert ann.post(f"/review/film/{ann.token}/lock", data=data).status_code == 303
+
     @pytest.mark.parametrize("answers", [{"Edema": "2"}, {"Gout": "1"}, {"Edema": 1}, ["Edema"], "Edema"])
     def test_is_a_key_to_a_finding_and_nothing_else(self, app: Flask, answers: object) -> None:
         ann = Reader(app, "ann")
