@@ -40,12 +40,18 @@ def migrate(passwords: Path | None) -> tuple[object, str]:
 
 @main.command()
 @click.argument("url")
+@click.option("--approver", help="Instead, make this person's account, who may approve candidates in MLflow.")
+@click.option("--password-file", type=EXISTING_FILE, help="The first line is the approver's password; else asked for.")
 @prints
-def accounts(url: str) -> tuple[object, str]:
-    """Make MLflow's accounts of RADIA itself (pipeline, web) on the server at URL."""
-    from radia.operations.accounts import make_accounts
+def accounts(url: str, approver: str | None, password_file: Path | None) -> tuple[object, str]:
+    """Make MLflow's accounts of RADIA itself (pipeline, web) on the server at URL, or an approver's."""
+    from radia.operations import accounts as domain
 
-    new = make_accounts(url.rstrip("/"))
+    if approver:
+        asked = "" if password_file else click.prompt("Password", hide_input=True, confirmation_prompt=True)
+        domain.make_approver(url.rstrip("/"), approver, _first_line(password_file) or asked)
+        return {"approver": approver}, f"{approver} may approve candidates"
+    new = domain.make_accounts(url.rstrip("/"))
     return {"new": new}, f"new accounts: {', '.join(new) or 'none'}"
 
 

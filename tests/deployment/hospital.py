@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
@@ -15,6 +16,7 @@ import requests
 import urllib3
 import yaml
 
+from radia.operations import accounts
 from radia.operations.secret_files import write_secrets
 from radia.settings import Settings
 from radia.synthetic.hospital import write_hospital
@@ -181,17 +183,10 @@ def token_of(page: str) -> str:
 
 
 def make_approver(secrets: Path, name: str) -> None:
-    """What an administrator does in MLflow once: an account that may edit candidates."""
-    admin = ("admin", (secrets / "mlflow_admin_password").read_text().strip())
-    for path, values in (
-        ("users/create", {"username": name, "password": PASSWORD}),
-        (
-            "registered-models/permissions/create",
-            {"name": "cxr-candidate", "username": name, "permission": "EDIT"},
-        ),
-    ):
-        answer = requests.post(f"{MLFLOW}/api/2.0/mlflow/{path}", json=values, auth=admin, timeout=60)
-        assert answer.ok, (path, answer.status_code, answer.text)
+    """What an administrator does once (`radia accounts URL --approver NAME`): an account that may edit candidates."""
+    os.environ["MLFLOW_AUTH_ADMIN_PASSWORD_FILE"] = str(secrets / "mlflow_admin_password")
+    accounts.make_approver(MLFLOW, name, PASSWORD)
+    accounts.make_approver(MLFLOW, name, PASSWORD)  # said twice, it is done once
 
 
 def approve(name: str, version: str, reason: str) -> None:
