@@ -46,6 +46,7 @@ _HOPELESS = 0.8, 0.45  # so little, or with so little confidence, after two read
 _NARROW, _WIDE, _ALIKE = 0.5, 1.05, 0.82  # of the height of a closed loop, from one to the next; of type, how alike
 _RULED, _TICKS, _TICKING = 3, (0.3, 2.5), 0.7  # letters; heights of a line between ticks of a scale; how alike they are
 _FEW, _LEAD, _NARROWER = 4, 0.5, 0.75  # letters; of the strongest ink; of the area of a box
+_SURE_OF_FEW = 0.95  # their mean confidence, where strokes do not look like text
 _LOOKS, _REACH = 6, (5, 2)  # times; heights of a line, along and across it
 _KNOWN = 0.8  # of a box: what was blanked before
 _GAP = 11  # pixels: in a narrower gap between two boxes is no line
@@ -375,7 +376,7 @@ def _is_legible(line: Line, reading: _Reading) -> bool:
     if reading.loops and not _is_set(line, reading):
         return False
     if reading.mean >= _SURE:
-        return True
+        return reading.letters > _FEW or reading.mean >= _SURE_OF_FEW or line.odds() >= 0
     if reading.length > 1 + _PITCH * reading.letters or (reading.monotonous and not reading.loops):
         return False
     if reading.letters > _RULED and likeness(line, *_TICKS) >= _TICKING:
