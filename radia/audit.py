@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from radia import images, registry, snapshot
 from radia.errors import ChainBroken, LedgerError, RegistryError, ShardDamaged, SnapshotError
 from radia.ledger import Action, Anchor, Event, Ledger, verify_artefacts
 from radia.workspace import Workspace
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,11 @@ def audit(site: Workspace, ledger: Ledger) -> Audit:
 
 def anchors_in_mlflow(site: Workspace, ledger: Ledger) -> list[Anchor]:
     """The ledger's heads that model versions carry in their tag `ledger`. Raises ChainBroken for one that is none."""
-    if ledger.last(Action.REGISTER) is None:
-        return []
+    try:
+        if ledger.last(Action.REGISTER) is None:
+            return []
+    except (LedgerError, ValueError):
+        logger.debug("the newest registration cannot be read: the chain's own check names it")
     found = []
     for version in (*registry.versions(site, registry.CANDIDATE), *registry.versions(site, registry.MODEL)):
         if text := version.tags.get("ledger"):
@@ -87,8 +93,9 @@ def verify_objects(site: Workspace, ledger: Ledger) -> int:
     checked: set[str] = set()
     for event in ledger.events(action=Action.SNAPSHOT):
         if (md5 := event.outputs.get("dvc")) is not None:
-            for name in _objects_of(cache, md5, event, checked):
-                checked.add(name)
+            for version in _versions_of(site, md5, event):
+                for name in _objects_of(cache, version, event, checked):
+                    checked.add(name)
             _check_snapshot(site, cache, md5, event)
     for path in sorted(cache.glob("??/*")) if cache.is_dir() else []:
         name = path.parent.name + path.name
@@ -126,20 +133,38 @@ def verify_models_in_use(site: Workspace, ledger: Ledger) -> int:
     if not promoted:
         return 0
     known = {f"{one.name}/{one.version}": one for one in registry.versions(site, registry.MODEL)}
+    candidates = {f"{one.name}/{one.version}": one for one in registry.versions(site, registry.CANDIDATE)}
     for name, event in promoted.items():
         if (version := known.get(name)) is None or version.run_id != event.outputs[name]:
             raise ChainBroken(f"{name} is not in MLflow as event {event.sequence} ({event.action}) recorded it")
-        said = {key: str(event.parameters.get(key) or "") for key in ("approver", "reason", "override")}
         evidence = {key: event.inputs[key] for key in (*registry.EVIDENCE, "decision") if key in event.inputs}
-        for key, value in {**evidence, **said}.items():
-            if version.tags.get(key, "") != value:
-                raise ChainBroken(f"the tag `{key}` of {name} was changed after event {event.sequence} recorded it")
+        _check_tags(version, {**evidence, **_said_in(event)}, event)
+        original = candidates.get(version.tags.get("promoted", ""))
+        if original is None or registry.is_changed_copy(version, original):
+            raise ChainBroken(
+                f"{name} is no copy of the candidate that event {event.sequence} promoted: tags or card was changed"
+            )
+        later = ledger.last(Action.REJECT, term=f"{original.name}/{original.version}")
+        if later is None or later.sequence < event.sequence:
+            _check_tags(original, {key: value for key, value in _said_in(event).items() if key != "override"}, event)
     decided = ledger.events(action=[Action.PROMOTE, Action.ROLLBACK], newest_first=True, limit=1)[0]
     in_use = next((name for name, version in known.items() if registry.CHAMPION in version.aliases), "none")
     if in_use not in decided.outputs:
         meant = ", ".join(decided.outputs)
         raise ChainBroken(f"{in_use} is in use, though event {decided.sequence} ({decided.action}) put {meant} in use")
     return len(promoted)
+
+
+def _said_in(event: Event) -> dict[str, str]:
+    """What the person who approved said, as MLflow's tags have it."""
+    return {key: str(event.parameters.get(key) or "") for key in ("approver", "reason", "override")}
+
+
+def _check_tags(version: registry.Version, meant: dict[str, str], event: Event) -> None:
+    for key, value in meant.items():
+        if version.tags.get(key, "").strip() != value[:5000].strip():  # 5,000 letters are what a tag of MLflow holds
+            name = f"{version.name}/{version.version}"
+            raise ChainBroken(f"the tag `{key}` of {name} was changed after event {event.sequence} recorded it")
 
 
 def verify_models(site: Workspace, ledger: Ledger) -> int:
@@ -173,6 +198,19 @@ def _objects_of(cache: Path, md5: str, event: Event, known: set[str]) -> Iterato
             if entry["md5"] not in known:
                 _check_object(cache, entry["md5"], why)
                 yield entry["md5"]
+
+
+def _versions_of(site: Workspace, md5: str, event: Event) -> list[str]:
+    """The objects that DVC's record of a snapshot names: its listing, which must be the event's, and its batches'."""
+    digest = event.outputs.get("snapshot", "")
+    try:
+        named = snapshot.named_objects(site.archive, digest)
+    except SnapshotError as error:
+        raise ChainBroken(str(error)) from error
+    if named is not None and named[0].removesuffix(".dir") != md5.removesuffix(".dir"):
+        why = f"event {event.sequence} ({event.action}) recorded it"
+        raise ChainBroken(f"DVC's record of snapshot {digest[:12]} names another object than it did: {why}")
+    return named or [md5]
 
 
 def _check_snapshot(site: Workspace, cache: Path, md5: str, event: Event) -> None:

@@ -38,7 +38,7 @@ class Erasure:
     tombstones: tuple[str, ...]
 
 
-def erase(site: Workspace, ledger: Ledger, patient: str, *, actor: str, key: bytes) -> Erasure:
+def erase(site: Workspace, ledger: Ledger, patient: str, *, actor: str, key: bytes, person: str = "") -> Erasure:
     """Erases what is kept of a patient (pseudonym) who withdrew. A second call finishes what a killed one left.
 
     key: the pseudonymisation key, by which the patient's rows are found in the tables of labels and reports. Raises
@@ -75,7 +75,7 @@ def erase(site: Workspace, ledger: Ledger, patient: str, *, actor: str, key: byt
         actor=actor,
         subjects=[patient],
         inputs={f"source {number}": digest for number, digest in enumerate(tombstones)},
-        parameters={"images": pictures},
+        parameters={"images": pictures, "person": person or actor},
         files=file_digests(site, dict.fromkeys(changed)),
         once=f"erase:{patient}:{hashlib.sha256(' '.join(tombstones).encode()).hexdigest()}",
     )

@@ -419,6 +419,24 @@ def record_digest(site: Workspace, name: str, version: str) -> str:
         return _record(client, site, _version(client, name, version))
 
 
+def is_changed_copy(version: Version, candidate: Version) -> bool:
+    """Whether a version of `cxr` says something else than the candidate that it was copied from.
+
+    Tags that people set, notes on cards and the words about an override at a card's beginning are left out.
+    """
+
+    def plain(one: Version) -> tuple[dict[str, str], str]:
+        tags = {name: value for name, value in one.tags.items() if name not in PERSONS_TAGS}
+        card = one.card.partition(NOTE)[0]
+        if card.startswith(AGAINST_THE_GATE):
+            card = card.partition("\n\n")[2]
+        return tags, card.removesuffix(REST_OF_CARD)
+
+    (tags, card), (meant, original) = plain(version), plain(candidate)
+    shortened = version.card.partition(NOTE)[0].endswith(REST_OF_CARD)  # less of it fits below the words of an override
+    return tags != meant or not (original.startswith(card) if shortened else card == original)
+
+
 # --- the parts of a run ---------------------------------------------------------------------------------------------
 
 

@@ -34,11 +34,13 @@ def withdraw(
     key: bytes | None = None,
     issuer: str = "",
     reason: str = "",
+    person: str = "",
 ) -> Withdrawal:
     """Records that a patient withdrew, and notes it on the card of every model that saw the patient.
 
     patient: the pseudonym; or, for who holds the pseudonymisation key, the hospital's own identifier (with `issuer`
-    where the files name one). A second call changes nothing and finishes what a killed one left. Raises UnknownId.
+    where the files name one). person: on whose word, where an account acts for them. A second call changes nothing and
+    finishes what a killed one left. Raises UnknownId.
     """
     pseudonym, images = _known(site, ledger, patient, key, issuer)
     before = withdrawn_patients(ledger)
@@ -47,7 +49,7 @@ def withdraw(
         Action.WITHDRAW,
         actor=actor,
         subjects=[pseudonym],
-        parameters={"models": list(models), "images": images, "reason": reason},
+        parameters={"models": list(models), "images": images, "reason": reason, "person": person or actor},
         once=f"withdraw:{pseudonym}",
     )
     for model in models:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 
 import click
 
 from radia.cli.frame import ANY_PATH, EXISTING_FILE, main, opened, prints
+
+DAY = click.DateTime(["%Y-%m-%d"])
 
 
 @main.command()
@@ -92,6 +95,42 @@ def rekey(person: str, reason: str, new_key: Path | None) -> tuple[object, str]:
     return {"event": event.sequence}, f"event {event.sequence} is the first of the new key; {then}"
 
 
+@audit.command()
+@click.option("--patient", help="Only what was used of this patient (pseudonym): studies, images and batches too.")
+@click.option("--person", help="Only what this person or account used.")
+@click.option("--since", type=DAY, help="First day (UTC).")
+@click.option("--until", type=DAY, help="Last day (UTC).")
+@click.option("--csv", "target", type=ANY_PATH, help="Write the log as CSV.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def access(
+    patient: str | None,
+    person: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    target: Path | None,
+    as_json: bool,
+) -> None:
+    """Who used which information, when and what for: every use that the ledger keeps, in its order."""
+    from radia import steps
+    from radia.access import to_csv
+    from radia.workspace import written_whole
+
+    with opened() as site:
+        days = {"since": since and since.date(), "until": until and until.date()}
+        found = steps.uses(site, patient=patient, person=person, **days)
+        if target is not None:
+            with written_whole(target) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+                lines = sum(1 for line in to_csv(found) if file.write(line))
+            click.echo(json.dumps({"csv": str(target), "uses": lines - 1}) if as_json else f"written: {target}")
+        elif as_json:
+            click.echo(json.dumps({"uses": [asdict(use) for use in found]}, ensure_ascii=False))
+        else:
+            for use in found:
+                about = ", ".join(use.about[:3]) + (" …" if len(use.about) > 3 else "")
+                what = f"{use.kind} ({use.action}, event {use.event})"
+                click.echo(" ".join(filter(None, (f"{use.at[:19]} {use.person}:", what, about, use.purpose))))
+
+
 @main.command()
 @click.argument("model")
 @click.argument("target", type=ANY_PATH)
@@ -122,16 +161,23 @@ def reproduce(model: str, target: Path) -> tuple[object, str]:
 
 @main.command()
 @click.argument("patient")
+@click.option(
+    "--issuer", default="", help="Who gave out the identifier, where PATIENT is the hospital's and files name one."
+)
+@click.option("--person", default="", help="On whose word; default: who is logged in. Stays in the record.")
 @click.option("--reason", default="", help="Why; stays in the record.")
 @click.option("--erase", is_flag=True, help="Also erase the patient's files and pixels; their digests stay.")
 @prints
-def withdraw(patient: str, reason: str, erase: bool) -> tuple[object, str]:
-    """Take a patient out of every later snapshot; lists the models that saw them."""
+def withdraw(patient: str, issuer: str, person: str, reason: str, erase: bool) -> tuple[object, str]:
+    """Take a patient out of every later snapshot; lists the models that saw them.
+
+    PATIENT is the pseudonym or, for the holder of the key, the hospital's own identifier.
+    """
     from radia import steps
 
     with opened() as site:
-        done = steps.withdraw(site, patient, reason=reason)
-        erased = steps.erase(site, done.patient) if erase else None
+        done = steps.withdraw(site, patient, reason=reason, issuer=issuer, person=person)
+        erased = steps.erase(site, done.patient, person=person) if erase else None
     models = ", ".join(done.models) or "none"
     text = f"{done.patient}: {done.images} images stay out of later snapshots; models that saw them: {models}"
     value: dict[str, object] = {"patient": done.patient, "images": done.images, "models": list(done.models)}

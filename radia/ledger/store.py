@@ -35,11 +35,11 @@ from radia.ledger.events import (
 from radia.ledger.tables import (
     EVENTS,
     FORMATS,
-    GUARDS,
     MENTIONS,
     METADATA,
     head_of,
     postgresql_guards,
+    postgresql_statements,
     refuse_writing,
     reported,
     set_up_sqlite,
@@ -241,25 +241,26 @@ class Ledger:
         expected = {*anchors, *self._kept_anchor()}
         hashes = {anchor.sequence: anchor.hash for anchor in expected if anchor.sequence}
         with self._reading() as connection:
-            head, _, _ = head_of(connection)
+            last = int(connection.execute(sa.select(sa.func.max(EVENTS.c.sequence))).scalar() or 0)
             check_bounds(connection)
-            if not self._whole_by_parts(connection, head, hashes):
-                verify_stretch(connection, stretches_of(connection, head.sequence, 1)[0], self._key, hashes)
-            if hashes and max(hashes) > head.sequence:
-                raise broken(head.sequence + 1, f"it is missing: an anchor proves {max(hashes)} events")
+            if not self._whole_by_parts(connection, last, hashes):
+                verify_stretch(connection, stretches_of(connection, last, 1)[0], self._key, hashes)
+            if hashes and max(hashes) > last:
+                raise broken(last + 1, f"it is missing: an anchor proves {max(hashes)} events")
+            head, _, _ = head_of(connection)  # its row can be read: it was
             self._check_guards(connection)
         return Verification(head.sequence, head, self._key is not None, len(expected))
 
     # --- within
 
-    def _whole_by_parts(self, connection: Connection, head: Anchor, anchors: Mapping[int, str]) -> bool:
+    def _whole_by_parts(self, connection: Connection, last: int, anchors: Mapping[int, str]) -> bool:
         """Whether a long chain proved whole, one part a core. False also where it is too short to be worth it."""
-        parts = min(len(os.sched_getaffinity(0)), head.sequence // 100_000)
+        parts = min(len(os.sched_getaffinity(0)), last // 100_000)
         if parts < 2:
             return False
         url = self._engine.url.render_as_string(hide_password=False)
         with ProcessPoolExecutor(parts, mp_context=get_context("spawn")) as pool:
-            stretches = stretches_of(connection, head.sequence, parts)
+            stretches = stretches_of(connection, last, parts)
             return all(pool.map(verify_apart, repeat(url), repeat(self._key), stretches, repeat(anchors)))
 
     def _open(self, read_only: bool) -> None:
@@ -287,7 +288,7 @@ class Ledger:
             return  # another process was first
         METADATA.create_all(connection)
         connection.execute(sa.insert(FORMATS).values(version=FORMAT))
-        for statement in sqlite_guards() if self._sqlite else postgresql_guards():
+        for statement in sqlite_guards().values() if self._sqlite else postgresql_statements():
             connection.exec_driver_sql(statement)
 
     def _insert(self, connection: Connection, values: Mapping[str, Any], *, sign_with: bytes | None = None) -> Event:
@@ -365,14 +366,17 @@ class Ledger:
             self._process = os.getpid()
 
     def _check_guards(self, connection: Connection) -> None:
-        source = "sqlite_master WHERE type = 'trigger'" if self._sqlite else "pg_trigger WHERE tgenabled = 'O'"
-        column = "name" if self._sqlite else "tgname"
-        found = {name for (name,) in connection.exec_driver_sql(f"SELECT {column} FROM {source}")}  # noqa: S608
-        if missing := sorted(GUARDS.keys() - found):
-            raise ChainBroken(
-                f"the events are whole, but the trigger {missing[0]} that refuses changes is gone: "
-                "somebody opened the ledger for writing"
-            )
+        if self._sqlite:
+            source = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
+        else:  # there a trigger only calls the function that refuses, of which the text counts
+            source = "SELECT tgname, prosrc FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid WHERE tgenabled = 'O'"
+        found = {row[0]: row[1] for row in connection.exec_driver_sql(source)}
+        for name, text in sorted((sqlite_guards() if self._sqlite else postgresql_guards()).items()):
+            if found.get(name) != text:
+                raise ChainBroken(
+                    f"the events are whole, but the trigger {name} that refuses changes is gone or is another: "
+                    "somebody opened the ledger for writing"
+                )
 
     def _keep_anchor(self, anchor: Anchor) -> None:
         """Writes the newest anchor. One short write of fixed length under a lock: whole or not at all."""

@@ -99,21 +99,29 @@ def refuse_writing(connection: Any, _record: object) -> None:
     connection.execute("PRAGMA query_only = ON")
 
 
-def sqlite_guards() -> list[str]:
-    """Triggers that refuse every change but an addition, for SQLite."""
+def sqlite_guards() -> dict[str, str]:
+    """Triggers that refuse every change but an addition, for SQLite: name -> the statement that makes it."""
     refuse = "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
-    guards = [f"CREATE TRIGGER {name} BEFORE {verb} ON {table} {refuse}" for name, (table, verb) in GUARDS.items()]
+    guards = {
+        name: f"CREATE TRIGGER {name} BEFORE {verb} ON {table} {refuse}" for name, (table, verb) in GUARDS.items()
+    }
     taken = f"(SELECT 1 FROM {EVENTS.name} WHERE sequence = NEW.sequence OR once = NEW.once)"  # noqa: S608
     replaced = f"CREATE TRIGGER ledger_events_replace BEFORE INSERT ON {EVENTS.name} WHEN EXISTS {taken} {refuse}"
-    return [*guards, replaced]  # INSERT OR REPLACE deletes without asking the DELETE trigger
+    return guards | {"ledger_events_replace": replaced}  # INSERT OR REPLACE deletes without asking the DELETE trigger
 
 
-def postgresql_guards() -> list[str]:
-    """Triggers that refuse every change but an addition, for PostgreSQL."""
-    body = "BEGIN RAISE EXCEPTION 'the ledger is append-only'; END"
-    function = (
-        f"CREATE FUNCTION ledger_refuse() RETURNS trigger LANGUAGE plpgsql AS '{body.replace(chr(39), chr(39) * 2)}'"
-    )
+_REFUSAL = "BEGIN RAISE EXCEPTION 'the ledger is append-only'; END"
+
+
+def postgresql_guards() -> dict[str, str]:
+    """The same for PostgreSQL: name -> the text of the function that it calls."""
+    return dict.fromkeys([*GUARDS, *(f"{table}_truncate" for table in _guarded())], _REFUSAL)
+
+
+def postgresql_statements() -> list[str]:
+    """What makes them."""
+    quoted = _REFUSAL.replace("'", "''")
+    function = f"CREATE FUNCTION ledger_refuse() RETURNS trigger LANGUAGE plpgsql AS '{quoted}'"
     refuse = "EXECUTE FUNCTION ledger_refuse()"
     guards = [
         f"CREATE TRIGGER {name} BEFORE {verb} ON {table} FOR EACH ROW {refuse}"
@@ -121,6 +129,10 @@ def postgresql_guards() -> list[str]:
     ]
     cuts = [
         f"CREATE TRIGGER {table}_truncate BEFORE TRUNCATE ON {table} FOR EACH STATEMENT {refuse}"
-        for table in sorted({table for table, _ in GUARDS.values()})
+        for table in _guarded()
     ]
     return [function, *guards, *cuts]
+
+
+def _guarded() -> list[str]:
+    return sorted({table for table, _ in GUARDS.values()})

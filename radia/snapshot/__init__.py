@@ -19,7 +19,7 @@ from radia.snapshot.content import (
     outside_test,
     split_of,
 )
-from radia.snapshot.versions import DVC_CONFIG, anchors, forget_versions, note_anchor, restore, version
+from radia.snapshot.versions import DVC_CONFIG, anchors, forget_versions, named_objects, note_anchor, restore, version
 
 __all__ = [
     "CONTENT",
@@ -33,6 +33,7 @@ __all__ = [
     "forget_versions",
     "freeze",
     "load",
+    "named_objects",
     "note_anchor",
     "outside_test",
     "restore",

@@ -30,6 +30,7 @@ from radia.steps.lineage import (
     reject,
     roll_back,
     trace,
+    uses,
     verify,
     withdraw,
 )
@@ -104,6 +105,7 @@ __all__ = [
     "suspects",
     "table_of",
     "trace",
+    "uses",
     "verify",
     "withdraw",
 ]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from radia.dicom.pseudonyms import load_key
 from radia.errors import UnknownId
+from radia.settings import key_from_environment
+from radia.steps.reads import close_queue_of_withdrawn
 from radia.steps.run import Run
 
 if TYPE_CHECKING:
+    from radia.access import Use
     from radia.approval import Acted
     from radia.audit import Audit
     from radia.dicom.crosswalk import Origin
@@ -55,20 +60,45 @@ def bundle(run: Run, model: str, target: Path) -> Path:
     return write_bundle(site, run.ledger, trace(run, "model", model), target, files=files, actor=run.actor)
 
 
-def withdraw(run: Run, patient: str, *, reason: str = "") -> Withdrawal:
-    """Takes a patient, by pseudonym or by the hospital's identifier, out of every later snapshot. Raises UnknownId."""
+def uses(
+    run: Run,
+    *,
+    patient: str | None = None,
+    person: str | None = None,
+    since: date | None = None,
+    until: date | None = None,
+) -> Iterator[Use]:
+    """Who used which information, of a patient (pseudonym) or by a person, on which days. Raises UnknownId."""
+    from radia import access
+    from radia.trace import names_of_patient
+
+    about = None if patient is None else names_of_patient(run.workspace, run.ledger, patient)
+    return access.uses(run.ledger, about=about, person=person, since=since, until=until)
+
+
+def withdraw(run: Run, patient: str, *, reason: str = "", issuer: str = "", person: str = "") -> Withdrawal:
+    """Takes a patient, by pseudonym or by the hospital's identifier, out of every later snapshot and of the read queue.
+
+    issuer: who gave out that identifier, where files name one. person: on whose word; the ledger keeps it. Raises
+    UnknownId.
+    """
     from radia import withdrawal
 
-    key = load_key(run.workspace.key_file) if run.workspace.key_file.is_file() else None
-    return withdrawal.withdraw(run.workspace, run.ledger, patient, actor=run.actor, key=key, reason=reason)
+    site = run.workspace
+    key = load_key(site.key_file) if key_from_environment() is not None or site.key_file.is_file() else None
+    done = withdrawal.withdraw(
+        site, run.ledger, patient, actor=run.actor, key=key, issuer=issuer, reason=reason, person=person
+    )
+    close_queue_of_withdrawn(run)
+    return done
 
 
-def erase(run: Run, patient: str) -> Erasure:
+def erase(run: Run, patient: str, *, person: str = "") -> Erasure:
     """Erases what is kept of a patient (pseudonym) who withdrew; the digests stay. Raises WithdrawalError."""
     from radia import erasure
 
     site = run.workspace
-    return erasure.erase(site, run.ledger, patient, actor=run.actor, key=load_key(site.key_file))
+    return erasure.erase(site, run.ledger, patient, actor=run.actor, key=load_key(site.key_file), person=person)
 
 
 def reidentify(run: Run, pseudonym: str, *, key: bytes, crosswalk: Path, person: str, reason: str) -> list[Origin]:

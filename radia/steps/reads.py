@@ -332,6 +332,41 @@ def read_queue(site: Workspace) -> pd.DataFrame:
     return pd.read_parquet(site.read_queue)
 
 
+def studies_of_withdrawn(run: Run) -> frozenset[str]:
+    """The studies of patients who withdrew: nobody is asked to read them any more."""
+    import pandas as pd
+
+    from radia.trace import withdrawn_patients
+
+    withdrawn = withdrawn_patients(run.ledger)
+    if not withdrawn:
+        return frozenset()
+    tables = [pd.read_parquet(path, columns=["study", "patient"]) for path in run.workspace.manifest.glob("*.parquet")]
+    return frozenset(str(study) for table in tables for study in table.loc[table["patient"].isin(withdrawn), "study"])
+
+
+def close_queue_of_withdrawn(run: Run) -> int:
+    """Takes the studies of patients who withdrew out of the queue; how many there were. The ledger says that it was."""
+    gone, site = studies_of_withdrawn(run), run.workspace
+    if not gone or not site.read_queue.is_file():
+        return 0
+    with _alone(site):
+        queue = read_queue(site)
+        mine = queue["id"].isin(gone)
+        if not mine.any():
+            return 0
+        _write(queue[~mine].reset_index(drop=True), site.read_queue)
+        run.ledger.append(
+            Action.QUEUE,
+            actor=run.actor,
+            outputs={"queue": digests.of_file(site.read_queue)},
+            parameters={"summary": {"withdrawn": int(queue.loc[mine, "id"].nunique())}, **run.tags},
+            subjects=queue.loc[mine, "id"].unique(),
+            files=file_digests(site, [site.read_queue]),
+        )
+    return int(queue.loc[mine, "id"].nunique())
+
+
 def _drawn(run: Run, budget: int) -> Outcome:
     import pandas as pd
 
@@ -342,13 +377,16 @@ def _drawn(run: Run, budget: int) -> Outcome:
     side, beside = held_out(run, frozen), _validation_side(run, frozen)
     before = pd.read_parquet(site.read_queue) if site.read_queue.is_file() else None
     images = frozen.images
+    gone = studies_of_withdrawn(run)  # the snapshot may be older than a withdrawal
+    test, validation = (part.given[~part.given.index.isin(gone)] for part in (side, beside))
+    suspected = pd.read_parquet(site.suspects / "suspects.parquet")
     drawn = queues(
-        pd.concat([side.given, beside.given]),
-        pd.concat([side.probabilities, beside.probabilities]),
-        pd.read_parquet(site.suspects / "suspects.parquet"),
+        pd.concat([test, validation]),
+        pd.concat([side.probabilities.loc[test.index], beside.probabilities.loc[validation.index]]),
+        suspected[~suspected["id"].isin(gone)],
         budget=budget,
-        test=list(side.given.index),
-        validation=list(beside.given.index),
+        test=list(test.index),
+        validation=list(validation.index),
         strata=dict(zip(images["study"].astype(str), images["site"].astype(str), strict=True)),
         shares={
             EVALUATION: settings.reads.evaluation_share,

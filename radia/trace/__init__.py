@@ -10,6 +10,7 @@ from __future__ import annotations
 from radia.trace.along import CANDIDATE, events_behind, withdrawn_patients
 from radia.trace.questions import (
     models_that_saw,
+    names_of_patient,
     trace_batch,
     trace_event,
     trace_image,
@@ -26,6 +27,7 @@ __all__ = [
     "Tree",
     "events_behind",
     "models_that_saw",
+    "names_of_patient",
     "one_line",
     "render_text",
     "to_json",

@@ -116,6 +116,18 @@ def trace_patient(site: Workspace, ledger: Ledger, patient_id: str) -> Tree:
     return Tree(f"patient {patient_id}", present(facts), tuple(parts))
 
 
+def names_of_patient(site: Workspace, ledger: Ledger, patient_id: str) -> list[str]:
+    """All names under which a patient's information is kept: the pseudonym, studies, images, batches. Raises UnknownId.
+
+    A patient who was erased has only the pseudonym left.
+    """
+    archive = Archive(site)
+    found = archive.images("patient = ?", patient_id)
+    if not found and not ledger.events(term=patient_id, limit=1):
+        raise UnknownId(unknown("patient", "the archive", patient_id, archive.near("patient", patient_id)))
+    return list(dict.fromkeys([patient_id, *(str(row[name]) for name in ("study", "image", "batch") for row in found)]))
+
+
 def trace_batch(site: Workspace, ledger: Ledger, batch: str) -> Tree:
     """A landing batch: its steps, its images, and the snapshots and models that hold some of them. Raises UnknownId."""
     archive = Archive(site)

@@ -7,10 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from radia import registry
+from radia import registry, steps
 from radia.dicom.pseudonyms import Pseudonymizer
 from radia.errors import UnknownId
-from radia.ledger import Ledger, open_ledger
+from radia.ledger import Ledger, file_digests, open_ledger, verify_artefacts
+from radia.settings import Settings
+from radia.steps.run import Run
 from radia.trace import withdrawn_patients
 from radia.withdrawal import withdraw
 from radia.workspace import Workspace
@@ -83,3 +85,20 @@ def test_of_nobody_known_is_refused_without_repeating_what_was_typed(site: Works
         withdraw(site, ledger, "TREMBLAY^MARIE", actor="Dr Roy", key=KEY)
     assert "TREMBLAY" not in str(caught.value)
     assert withdrawn_patients(ledger) == frozenset()
+
+
+def test_takes_the_patient_s_studies_out_of_the_queue_of_reads(
+    site: Workspace, ledger: Ledger, notes: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RADIA_KEY", raising=False)
+    site.reads.mkdir()
+    pd.DataFrame({"id": ["S1", "S2", "S1"], "queue": ["suspects", "evaluation", "repeat"]}).to_parquet(site.read_queue)
+    ledger.append("queue", actor="radia", files=file_digests(site, [site.read_queue]))
+    run = Run(site, Settings(), "Dr Roy")
+    steps.withdraw(run, PATIENT, reason="asked by letter")
+    assert list(pd.read_parquet(site.read_queue)["id"]) == ["S2"]
+    event = ledger.last("queue")
+    assert (event.subjects, event.parameters["summary"]) == (("S1",), {"withdrawn": 1})
+    assert verify_artefacts(site, ledger) == 1
+    steps.withdraw(run, PATIENT)
+    assert ledger.last("queue") == event
