@@ -73,7 +73,8 @@ class Ledger:
             file.parent.mkdir(parents=True, exist_ok=True)
         if not self._sqlite and parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
-        options: dict[str, Any] = {"connect_args": {"timeout": 120}} if self._sqlite else {}
+        # a server that was restarted has ended the connections that are kept: each is tried before it is used
+        options: dict[str, Any] = {"connect_args": {"timeout": 120}} if self._sqlite else {"pool_pre_ping": True}
         with reported():
             self._engine = sa.create_engine(parsed, **options)
             if self._sqlite:
