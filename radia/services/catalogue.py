@@ -137,7 +137,8 @@ def _log_config() -> Path:
 
 
 def _dagster(here: Place, *arguments: str) -> Command:
-    return Command(arguments, {"DAGSTER_HOME": str(dagster_home(here.site))})
+    patience = {"DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS": "600"}  # an approval fetches and checks a model: 60 is too few
+    return Command(arguments, {"DAGSTER_HOME": str(dagster_home(here.site)), **patience})
 
 
 def _code_location(here: Place) -> tuple[str, ...]:
