@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test lint up bench screenshots audit fuzz lock clean
+.PHONY: setup demo test lint up acceptance faults bench screenshots audit fuzz lock clean
 
 setup: $(VENV)/.installed
 
@@ -27,6 +27,12 @@ lint: setup
 
 up: setup  ## Dagster, MLflow and the web app on this machine
 	radia up
+
+acceptance: setup  ## every service of docker-compose.yml, and the main job through them (root, PostgreSQL, Orthanc, nginx)
+	python -m tests.deployment.acceptance
+
+faults: setup  ## faults injected into the running services; writes docs/reliability.md
+	python -m tests.deployment.faults --write
 
 bench: setup  ## every script of benchmarks/, one after the other
 	@for script in benchmarks/*.py; do echo "== $$script"; python $$script || exit 1; done
