@@ -68,13 +68,16 @@ def use_threads(count: int) -> None:
 
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Eval mode inside the block, the former mode after it."""
-    training = model.training
-    model.eval()
+    """Eval mode inside the block; after it, every part in its former mode."""
+    # only the parts that train: to switch all of them twice takes a tenth of a small model's forward pass
+    training = [part for part in model.modules() if part.training]
+    for part in training:
+        part.training = False
     try:
         yield
     finally:
-        model.train(training)
+        for part in training:
+            part.training = True
 
 
 def as_tensor(pixels: NDArray[Any] | Tensor, device: str | torch.device) -> Tensor:
