@@ -1,6 +1,6 @@
 """Heat maps of all findings against one forward pass and against the package `grad-cam`, in the same run.
 
-usage: python benchmarks/explain.py [--side 320] [--images 4] [--rival FOLDER]
+usage: python benchmarks/explain.py [--backbone densenet121] [--side 320] [--images 4] [--rival FOLDER]
 
 Asked for: the 14 maps cost at most 1.05 times one forward pass; they are at least 30 times as fast as `grad-cam` looped
 over the findings; both give the same maps within 1e-5, for average pooling and for PCAM. `grad-cam` is no dependency of
@@ -77,6 +77,7 @@ def as_the_rival_scales(maps: NDArray[np.float32], side: int) -> NDArray[np.floa
 
 def main() -> None:
     options = argparse.ArgumentParser()
+    options.add_argument("--backbone", default="densenet121")
     options.add_argument("--side", type=int, default=320)
     options.add_argument("--images", type=int, default=4)
     options.add_argument("--times", type=int, default=9)
@@ -87,7 +88,7 @@ def main() -> None:
     torch.set_num_threads(1)
     pixels = np.random.default_rng(0).integers(0, 256, (given.images, given.side, given.side), dtype=np.uint8)
     models = {
-        pooling: build("densenet121", preprocessing=Preprocessing(given.side), pooling=pooling, seed=1).eval()
+        pooling: build(given.backbone, preprocessing=Preprocessing(given.side), pooling=pooling, seed=1).eval()
         for pooling in ("average", "pcam")
     }
     for pooling, model in models.items():
@@ -95,7 +96,7 @@ def main() -> None:
             lambda m=model: grad_cam(m, pixels), lambda m=model: one_pass(m, pixels), given.times
         )
         print(
-            f"densenet121, {pooling} pooling, {given.images} images of {given.side}²: 14 maps {maps:.3f} s, "
+            f"{given.backbone}, {pooling} pooling, {given.images} images of {given.side}²: 14 maps {maps:.3f} s, "
             f"one forward pass {forward:.3f} s, ratio {ratio:.3f} (asked for at most 1.05)"
         )
     try:

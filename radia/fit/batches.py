@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
@@ -58,9 +59,12 @@ class Feed:
     def __call__(self, batches: Iterable[tuple[Rows, slice, Augmentation | None]]) -> Iterator[Batch]:
         """Each batch (its rows, this worker's part of them, that part's augmentation) when its turn comes."""
         stream: Any = None
+        begin: Callable[[], None] | None = None
         if self.device.type == "cuda":
             stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        with ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
+            # a thread begins on the first GPU, where other workers' threads have nothing to do
+            begin = functools.partial(torch.cuda.set_device, self.device)
+        with ThreadPoolExecutor(1, thread_name_prefix="batches", initializer=begin) as reader:
             waiting: deque[Future[tuple[Batch, Any]]] = deque()
             for batch in batches:
                 waiting.append(reader.submit(self._loaded, *batch, stream))
@@ -118,8 +122,11 @@ class LossWatch:
         return float(torch.stack(self._losses).mean())
 
     def _look(self) -> None:
-        for rows, per_image in self._unseen:
-            finite = torch.isfinite(per_image).cpu().numpy()
+        if not self._unseen:
+            return
+        # all in one copy: each makes a GPU wait
+        found = torch.isfinite(torch.stack([per_image for _, per_image in self._unseen])).cpu().numpy()
+        for (rows, _), finite in zip(self._unseen, found, strict=True):
             if not finite.all():
                 bad = [str(image) for image in self._ids[rows[~finite]]]
                 some = ", ".join(bad[:8]) + (f" and {len(bad) - 8} more" if len(bad) > 8 else "")
