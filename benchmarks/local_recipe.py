@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from radia.experiment import HospitalImages, hospital_images
 from radia.findings import FINDINGS
-from radia.fit import balanced, fit
+from radia.fit import balanced, fit, fit_folds
 from radia.labels import with_doubt
 from radia.metrics import auroc
 from radia.model import ChestModel, Preprocessing, build
@@ -57,6 +57,8 @@ class Piece:
 
 PIECES: dict[str, Piece] = {
     LOCAL: Piece(RECIPE),
+    "latest epoch within one standard error": Piece({"tolerance": 1.0}),
+    "5 folds, rank mean": Piece({"folds": 5}),
     "5 views": Piece({"views": 5}),
     "no augmentation": Piece({"augment": False}),
     "5 views, no augmentation": Piece({"views": 5, "augment": False}),
@@ -201,18 +203,13 @@ def trained(
     validation = rows % 6 == 0
     targets, weights = targets.copy(), weights.copy()
     targets[validation], weights[validation] = given[validation], 1.0
-    return fit(
-        deepcopy(start),
-        images=InMemory(images),
-        ids=rows.astype(str),
-        targets=targets,
-        weights=weights,
-        train=~validation,
-        validation=validation,
-        settings=settings,
-        seed=seed,
-        sampling=balanced(rows.astype(str), sites) if settings.balanced else None,
-    ).model
+    patients = rows.astype(str)
+    known: dict[str, Any] = {"images": InMemory(images), "ids": patients, "targets": targets, "weights": weights}
+    known |= {"train": ~validation, "validation": validation, "settings": settings, "seed": seed}
+    known |= {"sampling": balanced(patients, sites) if settings.balanced else None}
+    if settings.folds > 1:
+        return fit_folds(deepcopy(start), patients=patients, sites=sites, **known).model
+    return fit(deepcopy(start), **known).model
 
 
 def pretrained(size: Size) -> ChestModel:

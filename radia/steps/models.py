@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from radia import digests
 from radia.errors import SnapshotError
 from radia.findings import FINDINGS
-from radia.settings import LabelSettings
 from radia.steps.data import current_snapshot, label_inputs, read_inputs
 from radia.steps.judging import (
     IN_USE,
@@ -26,7 +25,8 @@ from radia.steps.judging import (
 from radia.steps.monitoring import shift_since_training
 from radia.steps.reads import gold_inputs, gold_reads, test_studies
 from radia.steps.run import Outcome, Run, once, recorded
-from radia.steps.training import JUDGED_BY, given_by_image, targets_of, training_reads
+from radia.steps.telling import told
+from radia.steps.training import JUDGED_BY, given_by_image, given_truth, training_reads
 from radia.workspace import Workspace, written_whole
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def evaluate(run: Run, *, external: Mapping[str, str] | None = None) -> Outcome:
         base = _predict(run, site.models / "base", frozen, "evaluate", only=held_out).probabilities
         candidate = _predict(run, site.models / "candidate", frozen, "evaluate", only=held_out).probabilities
         rows = frozen.images[held_out].reset_index(drop=True)
-        truth = _given_truth(frozen, run.settings.labels)[held_out]
+        truth = given_truth(frozen, run.settings.labels)[held_out]
         limits = {
             f"{name}_thresholds": read_checkpoint(site.models / name).thresholds for name in ("base", "candidate")
         }
@@ -245,6 +245,7 @@ def register(run: Run) -> Outcome:
                 figures=[f"evaluation/figures/{name}.png" for name in card.FIGURES],
             ),
             input_example=ImageStore(site.images).read(list(frozen.images["image"][:2])),
+            training=told(site),
         )
         return {f"cxr-candidate/{candidate.version}": candidate.run_id, "record": candidate.record}, {
             "model": "cxr-candidate",
@@ -345,15 +346,6 @@ def _under_noise(
         candidate_thresholds=limits["candidate_thresholds"],
         seed=run.settings.seed,
     )
-
-
-def _given_truth(frozen: Snapshot, settings: LabelSettings) -> NDArray[np.float64]:
-    """Given labels as truth, [n_images, 14]: uncertain and blank as in training; NaN where the policy ignores."""
-    import numpy as np
-
-    targets, weights = targets_of(frozen, settings)
-    # a smoothed label is one again where it is judged by
-    return np.where(weights > 0, (targets >= 0.5).astype(float), np.nan)
 
 
 def _worst_misses(

@@ -98,7 +98,7 @@ def reproduce(run: Run, model: str, target: Path) -> Reproduced:
         restore(run, model, target)
     again = replace(run, workspace=site, settings=load_settings(target / "params.yaml"))
     recorded = {event.action: event for event in events_behind(run.ledger, model)}
-    exact = finetune(again).outputs["checkpoint"] == recorded[Action.FINETUNE].outputs["checkpoint"]
+    exact = finetune(again, tell=False).outputs["checkpoint"] == recorded[Action.FINETUNE].outputs["checkpoint"]
     evaluate(again)
     made = json.loads((site.evaluation / "metrics.json").read_text())
     difference = max(_differences(_recorded_metrics(run, model), made), default=0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,13 +12,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from radia import digests
-from radia.errors import SnapshotError
+from radia.errors import RadiaError, SnapshotError
 from radia.findings import FINDINGS, training_targets
 from radia.settings import FinetuneSettings, LabelSettings
 from radia.steps.data import blind_reads, current_snapshot
 from radia.steps.reads import gold_reads
 from radia.steps.run import Outcome, Run, Work, once
 from radia.steps.soft_labels import soft_findings, soft_inputs, soft_targets_of
+from radia.steps.telling import Telling
 from radia.workspace import Workspace, written_whole
 
 if TYPE_CHECKING:
@@ -68,8 +69,11 @@ def base_model(run: Run) -> Outcome:
     return once(run, "base-model", inputs=inputs, produces=[target / "model.safetensors"], work=work)
 
 
-def finetune(run: Run) -> Outcome:
-    """Fine-tunes the base on the snapshot's training side; thresholds come from its validation side."""
+def finetune(run: Run, *, tell: bool = True) -> Outcome:
+    """Fine-tunes the base on the snapshot's training side; thresholds come from its validation side.
+
+    tell: whether MLflow hears of it while it goes on.
+    """
     from radia.fit import balanced
     from radia.images import ImageStore
     from radia.model import load_checkpoint, save_checkpoint
@@ -85,6 +89,7 @@ def finetune(run: Run) -> Outcome:
         targets, weights = _doubted(run, frozen, *targets_of(frozen, settings.labels), rows=side == "train")
         store = ImageStore(site.images)
         ids = frozen.images["image"].to_numpy()
+        telling = _telling(run, frozen, digests.of_json(inputs)) if tell else None
         result = _fitted(
             run,
             model,
@@ -102,6 +107,7 @@ def finetune(run: Run) -> Outcome:
             judge=judge,
             progress=run.ticker("finetune"),
             resume=site.models / f"resume-{frozen.digest[:12]}",
+            telling=telling,
         )
         save_checkpoint(target, result.model, result.checkpoint(base, snapshot=frozen.digest))
         _keep_familiarity(target, result, store.read, train=ids[side == "train"], validation=ids[side == "validation"])
@@ -188,15 +194,49 @@ def finetune_public(run: Run, data: str) -> Outcome:
 
 
 def _fitted(
-    run: Run, model: ChestModel, *, patients: NDArray[Any], sites: NDArray[Any], settings: FinetuneSettings, **call: Any
+    run: Run,
+    model: ChestModel,
+    *,
+    patients: NDArray[Any],
+    sites: NDArray[Any],
+    settings: FinetuneSettings,
+    telling: Telling | None = None,
+    **call: Any,
 ) -> FitResult:
     """One network trained, or an ensemble of them where params.yaml asks for folds; by the workers that it asks for."""
     from radia.fit import fit_folds, train
 
     by = partial(train, where=run.settings.train)
-    if settings.folds > 1:
-        return fit_folds(model, patients=patients, sites=sites, settings=settings, by=by, **call)
-    return by(model, settings=settings, **call)
+    call |= {"settings": settings, "on_epoch": telling and telling.epoch}
+    try:
+        if settings.folds > 1:
+            result = fit_folds(model, patients=patients, sites=sites, by=by, **call)
+        else:
+            result = by(model, **call)
+    except RadiaError:
+        if telling:
+            telling.failed()
+        raise
+    if telling:
+        telling.end(result.history)
+    return result
+
+
+def _telling(run: Run, frozen: Snapshot, key: str) -> Telling:
+    """What tells MLflow of a training on the snapshot, with some of its validation images."""
+    from radia.images import ImageStore
+    from radia.learning import chosen, examples
+
+    inside = frozen.images["split"].to_numpy() == "validation"
+    given = given_truth(frozen, run.settings.labels)[inside]
+    rows = chosen(given)
+    ids = list(frozen.images["image"].to_numpy()[inside][rows])
+
+    def draw(entry: Mapping[str, Any], probabilities: NDArray[np.float32]) -> bytes:
+        images = ImageStore(run.workspace.images).read(ids)
+        return examples(images, given[rows], probabilities[rows], epoch=entry["epoch"])
+
+    return Telling(run, f"retrain {frozen.digest[:12]}", key, examples=draw)
 
 
 def _judge(run: Run, frozen: Snapshot) -> Judge | None:
@@ -387,3 +427,12 @@ def targets_of(frozen: Snapshot, settings: LabelSettings) -> tuple[NDArray[np.fl
         default=settings.uncertain,
         blank_is_absent=settings.blank_is_absent,
     )
+
+
+def given_truth(frozen: Snapshot, settings: LabelSettings) -> NDArray[np.float64]:
+    """Given labels as truth, [n_images, 14]: uncertain and blank as in training; NaN where the policy ignores."""
+    import numpy as np
+
+    targets, weights = targets_of(frozen, settings)
+    # a smoothed label is one again where it is judged by
+    return np.where(weights > 0, (targets >= 0.5).astype(float), np.nan)
