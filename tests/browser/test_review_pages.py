@@ -85,13 +85,13 @@ class Person:
         self.page.keyboard.type(self.name)
         self.page.keyboard.press("Tab")
         self.page.keyboard.type(PASSWORD)
-        self.press("Enter", "h1")
+        self.press("Enter", ".who .name")
 
     def press(self, key: str, then: str) -> None:
-        """Presses a key that leads to another page, and waits for what is on it."""
-        with self.page.expect_navigation():
-            self.page.keyboard.press(key)
+        """Presses a key that leads to another page, and waits for what is on that one alone."""
+        self.page.keyboard.press(key)
         self.page.wait_for_selector(then, state="attached")
+        self.page.wait_for_load_state()
 
     def answers(self) -> dict[str, str]:
         found: dict[str, str] = self.page.evaluate(
@@ -128,7 +128,7 @@ def test_twenty_films_are_read_by_keyboard_alone_and_nothing_is_told_before_the_
     accessible(ann.page)
     ann.responses.clear()
     ann.press("Enter", FILM)
-    told = 0
+    told, revealed = 0, False
     for number in range(FILMS):
         if number == 0:
             ann.page.wait_for_selector(READY)
@@ -147,12 +147,16 @@ def test_twenty_films_are_read_by_keyboard_alone_and_nothing_is_told_before_the_
         else:
             ann.page.keyboard.press("Digit1" if number % 3 else "Numpad0")
         for response in list(ann.responses):
-            if response.request.resource_type in ("document", "fetch") and response.status == 200:
-                content = b"" if "/pixels/" in response.url or "/prior/" in response.url else response.body()
-                assert not SECRET.search(str(response.all_headers()).encode() + content), response.url
+            # what is asked of the film before may still come in
+            if response.url.startswith(ann.page.url) and response.status == 200:
+                # the browser does not give back what a request with keepalive was answered: the unit tests look there
+                plain = "/pixels/" not in response.url and "/prior/" not in response.url
+                content = response.body() if plain and not response.url.endswith("/draft") else b""
+                assert not SECRET.search(str(response.headers).encode() + content), response.url
                 told += 1
         ann.press("Enter", "#next")
-        if number == 1:
+        if not revealed and ann.page.locator("#model").count():
+            revealed = True
             ann.page.wait_for_selector('#model[data-state="ready"]')
             ann.page.keyboard.press("h")
             ann.page.wait_for_selector("#film [data-overlay]:not([hidden])")
@@ -168,6 +172,7 @@ def test_twenty_films_are_read_by_keyboard_alone_and_nothing_is_told_before_the_
     asked = log[[finding == question(study) for study, finding in zip(log["id"], log["finding"], strict=True)]]
     assert len(asked) == FILMS
     assert ann.page.locator("[data-asked]").count() > 0  # the film that is read again looks like any other
+    assert revealed
     assert told >= 2 * FILMS  # each page and its film at least
     assert ann.faults == []
     ann.page.close()
