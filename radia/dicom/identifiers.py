@@ -165,8 +165,8 @@ class Identifiers:
         """
         form = plain(text)
         words = {_letters(word) for word in _WITH_LOOKALIKES.findall(form)} | {_letters(form)}
-        read = {word.translate(_LOOKALIKES) for word in words if not word.isdigit()}
-        candidates = {word for word in read | words if len(word) >= SHORTEST and word not in vocabulary()}
+        unknown = {word for word in words if len(word) >= SHORTEST and word not in vocabulary()}
+        candidates = unknown | {word.translate(_LOOKALIKES) for word in unknown if not word.isdigit()}
         turned = {codecs.encode(word, "rot13") for word in candidates}
         if not self.names.isdisjoint(candidates | turned) or not self._skeletons.isdisjoint(candidates):
             return True
@@ -176,7 +176,7 @@ class Identifiers:
 
     def _disguised_in(self, text: str) -> bool:
         squeezed = _letters(plain(text))
-        return len(squeezed) > SHORTEST and any(form in squeezed for form in self._disguises)
+        return any(form in squeezed for form in self._disguises)
 
     def packed_in(self, value: bytes) -> bool:
         """Whether bytes hold an identifier as a binary number: of four or eight bytes, in either order, two figures a
@@ -282,7 +282,7 @@ def _disguises_of(name: str) -> set[str]:
         for before, start in ((0, 0), (1, 2), (2, 3)):  # bytes in front of the name move its letters
             coded = base64.b64encode(bytes(before) + raw)[start : (before + len(raw)) * 8 // 6]
             found.add(_letters(coded.decode()).upper())
-    return {form for form in found if len(form) > SHORTEST}
+    return {form for form in found if len(form) >= SHORTEST}
 
 
 def _packings(number: int) -> set[bytes]:

@@ -424,7 +424,7 @@ def _short_number_in_a_time_zone(file: HardFile) -> None:
     file.image.PatientID = "4718"
     _text(file.image, "AcquisitionDateTime", f"{file.person.date}101112+4718")
     _text(file.image, "TimezoneOffsetFromUTC", "+4718")
-    file.never.append(b"4718")
+    file.never.append(b"+4718")
 
 
 @_kind
@@ -673,7 +673,7 @@ def _overlay_of_letters(file: HardFile) -> None:
 def _text_in_the_high_bits(file: HardFile) -> None:
     """A letter in the four unused bits of every two pixels."""
     if file.syntax in (container.EXPLICIT, container.IMPLICIT):
-        text = (file.said + " ").encode() * 80
+        text = (file.said + " ").encode() * 200
         nibbles = np.array([half for byte in text[:800] for half in (byte >> 4, byte & 15)], "u2").reshape(40, 40)
         marked = pixels(1) | nibbles << 12
         file.image.PixelData, file.image["PixelData"].VR = marked.tobytes(), "OW"
