@@ -12,9 +12,9 @@ from pydicom.datadict import dictionary_VR
 from radia.dicom.clean import Cleaner
 from radia.dicom.container import Dataset, Element, vr_of
 from radia.dicom.dates import shift_date, shift_datetime
+from radia.dicom.identifiers import Identifiers
 from radia.dicom.profile import OPTIONS, Profile, safe_private, table_sha256
 from radia.dicom.pseudonyms import Pseudonymizer
-from radia.dicom.identifiers import Identifiers
 from radia.settings import DeidentifySettings
 
 ROWS = list(csv.DictReader((files("radia.dicom") / "rules" / "ps3_15_table_e1_1.csv").read_text().splitlines()))

@@ -8,8 +8,8 @@ import pytest
 
 from radia.dicom import container
 from radia.dicom.container import PIXEL_DATA, Dataset, Element
-from radia.dicom.profile import Profile
 from radia.dicom.identifiers import Identifiers
+from radia.dicom.profile import Profile
 from radia.dicom.verify import verify
 from radia.errors import Reason, Refusal
 from radia.settings import DeidentifySettings
