@@ -140,11 +140,11 @@ class Person:
         assert done["__typename"] == "Sensor", done
 
     def read(self, film: Path) -> requests.Response:
-        """Uploads a film to the demo page."""
+        """Has the model in use read a film, as the demo page does."""
         page = self.session.get(f"{PROXY}/demo", timeout=60)
         with film.open("rb") as file:
             return self.session.post(
-                f"{PROXY}/demo",
+                f"{PROXY}/api/predict",
                 files={"image": ("film.dcm", file)},
                 data={"csrf_token": token_of(page.text)},
                 headers={"Referer": f"{PROXY}/demo"},
@@ -189,9 +189,10 @@ def make_approver(secrets: Path, name: str) -> None:
     accounts.make_approver(MLFLOW, name, PASSWORD)  # said twice, it is done once
 
 
-def approve(name: str, version: str, reason: str) -> None:
-    """What that person says of a candidate, by its tags."""
-    for key, value in {"approver": name, "reason": reason, "approval": "approved"}.items():
+def approve(name: str, version: str, reason: str, *, override: str = "") -> None:
+    """What that person says of a candidate, by its tags; the one that counts comes last."""
+    said = {"approver": name, "reason": reason} | ({"override": override} if override else {})
+    for key, value in {**said, "approval": "approved"}.items():
         answer = requests.post(
             f"{MLFLOW}/api/2.0/mlflow/model-versions/set-tag",
             json={"name": "cxr-candidate", "version": version, "key": key, "value": value},
