@@ -67,8 +67,12 @@ def all_received(run: Run) -> list[Outcome]:
     """Every batch, however it came, oldest first; what the ledger does not know yet is told to it."""
     from radia.intake import receipts
 
-    landing = run.workspace.landing
-    return [_received(run, landing, receipt) for receipt in receipts(landing)]
+    return received(run, receipts(run.workspace.landing))
+
+
+def received(run: Run, receipts: Iterable[Receipt]) -> list[Outcome]:
+    """The batches of these receipts; what the ledger does not know yet is told to it."""
+    return [_received(run, run.workspace.landing, receipt) for receipt in receipts]
 
 
 def deidentify(run: Run) -> list[Outcome]:

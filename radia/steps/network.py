@@ -10,7 +10,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from radia.errors import IntakeError, LedgerError
-from radia.steps.data import all_received
+from radia.steps.data import all_received, received
 from radia.steps.run import Outcome, Run
 
 if TYPE_CHECKING:
@@ -71,21 +71,28 @@ def receive(
 
     arrived: SimpleQueue[Receipt] = SimpleQueue()
     count = 0
+    untold: list[Receipt] = []
     with Receiver(run.workspace.landing, run.settings.intake.receiver, received=arrived.put) as receiver:
         listening(receiver.port)
         while not stop.wait(LOOK_SECONDS):
-            count += _tell(run, _emptied(arrived), told)
-    return count + _tell(run, _emptied(arrived), told)
+            new = _emptied(arrived)
+            count += len(new)
+            if new:
+                untold = _tell(run, untold + new, told)
+    last = _emptied(arrived)
+    _tell(run, untold + last, told)
+    return count + len(last)
 
 
-def _tell(run: Run, new: list[Receipt], told: Callable[[Outcome], None]) -> int:
-    if new:
-        try:
-            for outcome in _of(all_received(run), new):
-                told(outcome)
-        except LedgerError as error:
-            logger.warning("%d batches are safe, and not in the ledger yet: %s", len(new), error)
-    return len(new)
+def _tell(run: Run, new: list[Receipt], told: Callable[[Outcome], None]) -> list[Receipt]:
+    """Tells of these batches alone, however many came in all the years; those that the ledger did not take."""
+    try:
+        for outcome in received(run, new):
+            told(outcome)
+    except LedgerError as error:
+        logger.warning("%d batches are safe, and not in the ledger yet: %s", len(new), error)
+        return new
+    return []
 
 
 def _emptied(queue: SimpleQueue[Receipt]) -> list[Receipt]:
