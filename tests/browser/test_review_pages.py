@@ -82,6 +82,7 @@ class Person:
 
     def sign_in(self, place: str = "/review") -> None:
         self.page.goto(self.address + place)
+        self.page.wait_for_selector("[name=name]:focus")
         self.page.keyboard.type(self.name)
         self.page.keyboard.press("Tab")
         self.page.keyboard.type(PASSWORD)
@@ -92,6 +93,11 @@ class Person:
         self.page.keyboard.press(key)
         self.page.wait_for_selector(then, state="attached")
         self.page.wait_for_load_state()
+
+    def begin(self) -> None:
+        """From the start page to the film that waits."""
+        self.page.wait_for_selector("button.main:focus")
+        self.press("Enter", FILM)
 
     def answers(self) -> dict[str, str]:
         found: dict[str, str] = self.page.evaluate(
@@ -127,7 +133,7 @@ def test_twenty_films_are_read_by_keyboard_alone_and_nothing_is_told_before_the_
     ann.page.screenshot(path=pictures / "review-start.png")
     accessible(ann.page)
     ann.responses.clear()
-    ann.press("Enter", FILM)
+    ann.begin()
     told, revealed = 0, False
     for number in range(FILMS):
         if number == 0:
@@ -183,7 +189,7 @@ def test_a_french_keyboard_answers_without_shift_and_the_film_has_its_own_keys(
 ) -> None:
     bob = Person(browser, served[0], "bob")
     bob.sign_in()
-    bob.press("Enter", FILM)
+    bob.begin()
     bob.page.wait_for_selector(READY)
     wire = bob.page.context.new_cdp_session(bob.page)
     wire.send("Input.dispatchKeyEvent", {"type": "keyDown", "code": "Digit1", "key": "&", "text": "&"})
@@ -202,7 +208,7 @@ def test_a_sign_out_in_the_middle_keeps_the_answer_and_the_reader_goes_on(
 ) -> None:
     bob = Person(browser, served[0], "bob")
     bob.sign_in()
-    bob.press("Enter", FILM)
+    bob.begin()
     bob.page.keyboard.press("a")
     bob.page.keyboard.press("ArrowDown")
     bob.page.keyboard.press("u")
@@ -213,7 +219,7 @@ def test_a_sign_out_in_the_middle_keeps_the_answer_and_the_reader_goes_on(
     with bob.page.expect_navigation():
         bob.page.get_by_role("button", name="Se déconnecter").press("Enter")
     bob.sign_in()
-    bob.press("Enter", FILM)
+    bob.begin()
     assert bob.page.url == there
     assert bob.answers() == given
     bob.page.close()
@@ -223,7 +229,7 @@ def test_time_stands_still_while_nobody_does_anything(browser: Any, served: tupl
     bob = Person(browser, served[0], "bob")
     bob.page.clock.install()
     bob.sign_in()
-    bob.press("Enter", FILM)
+    bob.begin()
     counted = "Number(document.getElementById('read').elements.seconds.value)"
     bob.page.keyboard.press("ArrowDown")
     start = bob.page.evaluate(counted)
