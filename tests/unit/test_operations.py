@@ -28,6 +28,7 @@ from radia.operations.logs import JsonLines
 from radia.operations.schema import LEDGER_TABLE, _scripts, schemas, upgrade_ledger
 from radia.operations.secret_files import PASSFILES, read_passwords, write_secrets
 from radia.services import SERVICES, Place, find, proxy
+from radia.services.instance import configuration
 from radia.settings import database_url
 from radia.workspace import Workspace
 from tests.unit.test_intake_network import free_port, wait_until
@@ -152,6 +153,34 @@ class TestCommands:
         line = " ".join(service.command(Place(Workspace(tmp_path), port=service.port)).arguments)
         values = [file.read_text().strip() for file in secrets.iterdir() if not file.name.startswith(("pgpass", "tls"))]
         assert not [value for value in values if value in line]
+
+    @pytest.mark.parametrize("name", ["dagster-webserver", "dagster-daemon"])
+    def test_dagster_knows_the_code_by_one_name_wherever_it_is_served(
+        self, name: str, secrets: Path, tmp_path: Path
+    ) -> None:
+        """Sensors that were turned on are remembered by the name: it must not change with the port."""
+        here = Place(Workspace(tmp_path), elsewhere={"dagster-code": "elsewhere:4711"})
+        arguments = find(name).command(here).arguments
+        (server,) = json.loads(Path(arguments[arguments.index("--workspace") + 1]).read_text())["load_from"]
+        assert server["grpc_server"] == {"host": "elsewhere", "port": 4711, "location_name": "radia"}
+
+    def test_dagster_speaks_to_postgresql_through_the_driver_that_its_notify_needs(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("RADIA_DATABASE", "postgresql://db:5432")
+        storage = configuration()["storage"]
+        assert storage == {"postgres": {"postgres_url": "postgresql+psycopg2://dagster@db:5432/dagster"}}
+
+    def test_a_service_started_in_the_background_of_a_shell_ends_when_it_is_told_to(self, tmp_path: Path) -> None:
+        """Such a shell has SIGINT ignored, and Dagster takes SIGTERM for SIGINT."""
+        program = (
+            "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from radia.services import catalogue as c; "
+            "ask = 'import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)'; "
+            "import sys; asked = c.Service('x', '', 0, lambda here: c.Command((sys.executable, '-c', ask))); "
+            "c.replace_process(asked, None)"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert done.stdout.strip() == "True", done.stderr
 
     def test_mlflow_asks_who_one_is_unless_it_is_open(self, secrets: Path, tmp_path: Path) -> None:
         served, opened = (find("mlflow").command(Place(Workspace(tmp_path), port=5000, open=o)) for o in (False, True))
