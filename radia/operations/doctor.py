@@ -12,6 +12,7 @@ import os
 import shutil
 import socket
 import stat
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -145,19 +146,23 @@ def _disks(site: Workspace, settings: Settings) -> Iterator[Finding]:
 
 
 def _device(settings: Settings) -> Iterator[Finding]:
-    import torch
-
-    wanted, there = settings.finetune.device, torch.cuda.is_available()
-    if there:
-        free, total = torch.cuda.mem_get_info()
-        name = torch.cuda.get_device_name()
-        yield Finding("GPU", "ok", f"{name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free")
-    elif wanted.startswith("cuda"):
-        yield Finding(
-            "GPU", "fail", f"finetune.device is {wanted}, and there is none", "docker-compose.gpu.yml, drivers"
-        )
-    else:
+    """What NVIDIA's driver says, beside what training asks for."""
+    wanted, cards = settings.finetune.device, _cards()
+    for card in cards:
+        yield Finding("GPU", "ok", card)
+    if not cards and wanted.startswith("cuda"):
+        yield Finding("GPU", "fail", f"finetune.device is {wanted}, and there is none", "see docker-compose.gpu.yml")
+    elif not cards:
         yield Finding("GPU", "ok", f"none; {os.cpu_count()} processors train, which takes longer")
+
+
+def _cards() -> list[str]:
+    """A line a card: name, memory, memory free."""
+    if (program := shutil.which("nvidia-smi")) is None:
+        return []
+    asked = [program, "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader"]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=30)  # noqa: S603
+    return done.stdout.strip().splitlines() if done.returncode == 0 else []
 
 
 def _clock() -> Iterator[Finding]:

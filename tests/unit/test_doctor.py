@@ -89,13 +89,18 @@ def test_a_disk_with_less_room_than_the_receiver_asks_for_fails(site: Workspace)
     assert states(site, "disk") == {"fail"}
 
 
-def test_a_card_that_is_asked_for_and_is_not_there_fails(site: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+def test_a_card_that_is_asked_for_and_is_not_there_fails(
+    site: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
     assert states(site, "GPU") == {"ok"}
     settings(site, finetune={"device": "cuda"})
     assert states(site, "GPU") == {"fail"}
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho 'NVIDIA H100, 81559 MiB, 80000 MiB'\n")
+    driver.chmod(0o755)
+    (found,) = of(examine(site, reach_out=False), "GPU")
+    assert (found.state, found.found) == ("ok", "NVIDIA H100, 81559 MiB, 80000 MiB")
 
 
 def test_a_migration_that_waits_fails(site: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
