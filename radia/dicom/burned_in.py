@@ -150,17 +150,18 @@ def _blanked(stored: NDArray[Any], part: Box, boxes: list[Box]) -> NDArray[Any]:
 
 def _surroundings(boxes: list[Box], rows: int, cols: int) -> list[Box]:
     """Rectangles about boxes, some heights of a line further on each side; those that mostly overlap are one."""
-    parts: list[Box] = []
+    parts: list[tuple[Box, int]] = []  # with the area of those that it is made of
     for box in boxes:
         wide, high = box.x1 - box.x0, box.y1 - box.y0
         along, across = (max(times * min(wide, high), 2 * CELL) for times in _REACH)
         x, y = (along, across) if wide >= high else (across, along)
         part = Box(max(box.x0 - x, 0), max(box.y0 - y, 0), min(box.x1 + x, cols), min(box.y1 + y, rows))
-        while near := [other for other in parts if other.joined(part).area <= other.area + part.area]:
+        area = part.area
+        while near := [(other, its) for other, its in parts if other.joined(part).area <= its + area]:
             parts.remove(near[0])
-            part = part.joined(near[0])
-        parts.append(part)
-    return parts
+            part, area = part.joined(near[0][0]), area + near[0][1]
+        parts.append((part, area))
+    return [part for part, _ in parts]
 
 
 def blank(stored: NDArray[Any], boxes: list[Box], *, lowest: int, highest: int, black_is_high: bool) -> NDArray[Any]:
