@@ -276,6 +276,17 @@ def changed_database(path: Path) -> Iterator[sqlite3.Connection]:
         before.close()
 
 
+@contextmanager
+def changed_for_good(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection whose changes stay."""
+    database = sqlite3.connect(path, timeout=60)
+    try:
+        yield database
+        database.commit()
+    finally:
+        database.close()
+
+
 def tampered(site: Workspace, chance: random.Random) -> tuple[Change, str]:
     """Makes one random change, asks an audit, takes the change back. What was changed, and what the audit said."""
     known = Site(site)

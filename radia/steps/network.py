@@ -10,6 +10,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from radia.errors import IntakeError, LedgerError
+from radia.ledger import Action
 from radia.steps.data import all_received, received
 from radia.steps.run import Outcome, Run
 
@@ -25,8 +26,9 @@ LOOK_SECONDS = 0.2
 def fetch(run: Run, *, site: str | None = None, since: date | None = None, until: date | None = None) -> list[Outcome]:
     """Asks every PACS of the settings, or one site's, for the studies of these days; the batches that are new.
 
-    since: where it is not given, yesterday less the settings' overlap; until: today. One PACS that fails keeps no other
-    from being asked. Raises IntakeError where none is configured, or, after all were asked, where one failed.
+    since: where it is not given, yesterday less the settings' overlap; until: today. The ledger keeps who asked for
+    which days, before anything is asked. One PACS that fails keeps no other from being asked. Raises IntakeError where
+    none is configured, or, after all were asked, where one failed.
     """
     from radia.intake.pacs import take_pacs
 
@@ -38,6 +40,8 @@ def fetch(run: Run, *, site: str | None = None, since: date | None = None, until
     new: list[Receipt] = []
     failures: list[IntakeError] = []
     for pacs in _chosen(run, site):
+        asked = {"pacs": pacs.site, "since": first.isoformat(), "until": last.isoformat()}
+        run.ledger.append(Action.QUERIED, actor=run.actor, parameters={**asked, **run.tags})
         try:
             tick = run.ticker(f"pacs {pacs.site}")
             new += take_pacs(pacs, run.workspace.landing, since=first, until=last, today=today, progress=tick)

@@ -690,9 +690,12 @@ class TestCommandPacs:
         first, second = (CliRunner().invoke(main, asked) for _ in range(2))
         assert [outcome["summary"]["files"] for outcome in json.loads(first.stdout)["outcomes"]] == [1]
         assert json.loads(second.stdout) == {"outcomes": []}
-        assert [list(event.outputs) for event in steps.open_run(data=data).ledger.events()] == [
+        ledger = steps.open_run(data=data).ledger
+        assert [list(event.outputs) for event in ledger.events(action="intake")] == [
             [receipts(data / "landing")[0].batch]
         ]
+        days = {"pacs": "HND", "since": "2026-01-01", "until": "2026-01-31"}
+        assert [event.parameters for event in ledger.events(action="queried")] == [days, days]
 
     def test_asks_the_others_where_one_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         urls = [{"site": site, "url": f"http://127.0.0.1:{free_port()}", "attempts": 1} for site in ("HND", "HVD")]
