@@ -1,7 +1,7 @@
 """Blind reads by way of Label Studio: tasks and a labelling interface out, annotations back in as a sheet.
 
 A task holds a study's pseudonym, the address of its picture among Label Studio's local files, and what is to be
-decided; no label, no score, no vote. Format: Label Studio's JSON tasks and JSON export (labelstud.io/guide/task_format).
+decided; no label, no score, no vote. Format: JSON tasks and the JSON export (labelstud.io/guide/task_format).
 """
 
 from __future__ import annotations
