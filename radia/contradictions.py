@@ -13,6 +13,7 @@ from __future__ import annotations
 import filecmp
 import hashlib
 import json
+import logging
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ from radia.workspace import Workspace, written_whole
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "contradictions"
 """Below a batch's quarantine: the files of this batch that another batch contradicts, and `reasons.json`."""
@@ -61,6 +64,7 @@ def settle(site: Workspace, ledger: Ledger, *, actor: str) -> Settled:
             parameters={"batches": sorted(set(concerned["batch"])), "reason": Reason.DUPLICATE.value},
             once=f"contradiction:{hashlib.sha256(' '.join(files).encode()).hexdigest()}",
         )
+        logger.warning("files with different content came of %d images: out of use", concerned["image"].nunique())
     return Settled(tuple(sorted(set(claims["image"]))), len(claims))
 
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 
 def uses_of(ledger: Ledger, subject: str) -> list[Tree]:
-    """Who looked at it, predicted on it, read it or queued it."""
-    kinds = (Action.PREDICT, Action.READ, Action.QUEUE, Action.ACCESSED, Action.EXPORTED, Action.QUERIED)
+    """Who looked at it, predicted on it, read it or queued it; and that another file contradicts it."""
+    uses = (Action.PREDICT, Action.READ, Action.QUEUE, Action.ACCESSED, Action.EXPORTED, Action.QUERIED)
+    kinds = (Action.CONTRADICTION, *uses)
     found = [(kind, ledger.events(action=kind, term=subject, newest_first=True, limit=100)) for kind in kinds]
     return [
         Tree(str(kind), {"events": len(events)}, tuple(map(event_tree, events))) for kind, events in found if events

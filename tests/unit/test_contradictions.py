@@ -16,6 +16,7 @@ from radia.dicom.pseudonyms import Pseudonymizer
 from radia.errors import Reason
 from radia.ledger import Action, Ledger, open_ledger
 from radia.settings import DeidentifySettings
+from radia.trace.nodes import uses_of
 from radia.workspace import Workspace
 from tests.spec.hard_files import Person, build, leaked
 
@@ -83,6 +84,7 @@ def test_both_are_quarantined_and_the_ledger_says_so(site: Workspace, ledger: Le
     assert set(event.inputs.values()) == {sha256(RAW), sha256(OTHER)}
     assert event.parameters["batches"] == [FIRST, SECOND]
     assert leaked(event.body.encode(), Person.invented(0).secrets) == []
+    assert [tree.label for tree in uses_of(ledger, IMAGE)] == ["contradiction"]
 
 
 def test_nothing_is_lost(site: Workspace, ledger: Ledger, receive: Receive) -> None:
