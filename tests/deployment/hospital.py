@@ -42,7 +42,7 @@ def prepare(home: Path, *, studies: int = 90) -> tuple[Path, Path, Path]:
     values = PARAMS | {
         "web": {"https": True},
         "intake": {
-            "receiver": {"senders": {"ORTHANC": SENT_SITE}, "min_free_bytes": 0},
+            "receiver": {"senders": {"ORTHANC": SENT_SITE}, "hosts": ["127.0.0.0/8"], "min_free_bytes": 0},
             "pacs": [{"site": ASKED_SITE, "url": "http://orthanc:8042/dicom-web", "requests_per_second": 1000}],
         },
     }
