@@ -38,11 +38,8 @@ from radia.synthetic.phantom import InMemory, public_set
 PLAIN = FinetuneSettings(backbone="densenet-slim", epochs=6, batch_size=16, learning_rate=1e-3, augment=True)
 OF_THE_SIZE = {"base", "backbone", "epochs", "batch_size", "learning_rate"}
 """What of a recipe belongs to the size of its data and network, not to the small ones here."""
-RECIPE = {
-    name: value
-    for name, value in yaml.safe_load(recipe_file("local-default").read_text())["finetune"].items()
-    if name not in OF_THE_SIZE
-}
+_LOCAL = yaml.safe_load(recipe_file("local-default").read_text())
+RECIPE = {name: value for name, value in _LOCAL["finetune"].items() if name not in OF_THE_SIZE}
 BASE, PLAIN_NAME, SCRATCH, LOCAL = "base", "plain cross-entropy", "from scratch", "the local recipe"
 
 
@@ -56,7 +53,7 @@ class Piece:
 
 
 PIECES: dict[str, Piece] = {
-    LOCAL: Piece(RECIPE),
+    LOCAL: Piece(RECIPE, weigh=_LOCAL["suspects"]["weights"], soft=_LOCAL["labels"].get("soft", 0.0)),
     "latest epoch within one standard error": Piece({"tolerance": 1.0}),
     "5 folds, rank mean": Piece({"folds": 5}),
     "5 views": Piece({"views": 5}),

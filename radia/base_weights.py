@@ -5,7 +5,7 @@ random                           a new network
 a folder                         a RADIA checkpoint
 xrv:densenet121-res224-chex …    torchxrayvision's release files (-all, -nih, -pc, -chex, -mimic_nb, -mimic_ch)
 jfhealthcare:densenet121         the CheXpert model of Ye et al. 2020; its trunk, and its head where that is linear
-torchvision:densenet121          ImageNet
+torchvision:densenet121 …        ImageNet (convnext_tiny, vit_b_16)
 ===============================  =====================================================================================
 
 A file from outside is read without running it (radia.pickles), held to its SHA-256, and converted once to a RADIA
@@ -71,6 +71,7 @@ class Source:
     channel_scale: tuple[float, ...]
     licence: str
     sha256: str = ""
+    backbone: str = "densenet121"
 
     @property
     def file(self) -> str:
@@ -117,24 +118,24 @@ def resolve(
 def converted(
     tensors: Mapping[str, Tensor], source: Source, *, findings: tuple[str, ...] = FINDINGS, seed: int = 0
 ) -> tuple[ChestModel, tuple[str, ...]]:
-    """A DenseNet-121 with the published weights, and the findings whose head had to start at random.
+    """A network of the source's backbone with the published weights, and the findings whose head starts at random.
 
-    Raises CheckpointError where the tensors are not those of a DenseNet-121.
+    Raises CheckpointError where the tensors are not those of such a network.
     """
-    model = build("densenet121", findings, preprocessing=source.preprocessing, seed=seed)
-    wanted = model.trunk.state_dict()
-    found = _trunk_names(tensors)
+    model, (named, kind, first) = (
+        build(source.backbone, findings, preprocessing=source.preprocessing, seed=seed),
+        _BACKBONES[source.backbone],
+    )
+    wanted, found = model.trunk.state_dict(), named(tensors)
     counters = {name for name in wanted if name.endswith("num_batches_tracked")}  # files older than these have none
     missing = [name for name in wanted if name not in found and name not in counters]
     if missing:
-        raise CheckpointError(
-            f"the weights are not those of a DenseNet-121: {len(missing)} tensors lack ({missing[0]})"
-        )
-    found["conv0.weight"] = _one_channel(found["conv0.weight"], source.channel_scale)
+        raise CheckpointError(f"the weights are not those of a {kind}: {len(missing)} tensors lack ({missing[0]})")
+    found[first] = _one_channel(found[first], source.channel_scale)
     try:
         model.trunk.load_state_dict({name: found.get(name, value) for name, value in wanted.items()})
     except RuntimeError as error:
-        raise CheckpointError("the weights are not those of a DenseNet-121: a tensor has another shape") from error
+        raise CheckpointError(f"the weights are not those of a {kind}: a tensor has another shape") from error
     head = source.head(tensors)
     known: set[str] = set()
     if head is not None:
@@ -170,7 +171,8 @@ def _published(
     if not path.is_file():
         if not download:
             raise CheckpointError(
-                f"{name} is not on this machine: allow the download, or copy {source.url} to {path} by hand"
+                f"{name} is not on this machine: allow the download (--download), or copy {source.url} to {path} "
+                "by hand"
             )
         _download(source.url, path, progress)
     digest = _pinned(path, source)
@@ -227,6 +229,25 @@ def _trunk_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if marker and before in ("", "module.", "backbone.", "module.backbone.", "model.", "densenet121."):
             named[_LAYER.sub(r"\1.\2\3.", rest)] = tensor
     return named
+
+
+def _convnext_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """ConvNeXt's stages, and its last norm, which torchvision counts to the classifier, as their ninth."""
+    named = {name.removeprefix("features."): value for name, value in tensors.items() if name.startswith("features.")}
+    last = {name: value for name, value in tensors.items() if name.startswith("classifier.0.")}
+    return named | {f"8.{name.removeprefix('classifier.0.')}": value for name, value in last.items()}
+
+
+def _vit_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in tensors.items() if not name.startswith("heads.")}
+
+
+_BACKBONES: dict[str, tuple[Callable[[Mapping[str, Tensor]], dict[str, Tensor]], str, str]] = {
+    "densenet121": (_trunk_names, "DenseNet-121", "conv0.weight"),
+    "convnext-tiny": (_convnext_names, "ConvNeXt-T", "0.0.weight"),
+    "vit-b16": (_vit_names, "ViT-B/16", "conv_proj.weight"),
+}
+"""How a backbone's tensors are named outside, what it is called, and which tensor is its first convolution."""
 
 
 def _one_channel(weight: Tensor, scale: tuple[float, ...]) -> Tensor:
@@ -307,6 +328,27 @@ def _xrv(key: str) -> Source:
     )
 
 
+_IMAGENET = {
+    "densenet121": ("densenet121", "a639ec97"),
+    "convnext_tiny": ("convnext-tiny", "983f1562"),
+    "vit_b_16": ("vit-b16", "c867db91"),
+}
+"""torchvision's files hold the first digits of their SHA-256 in their names."""
+
+
+def _imagenet(name: str, backbone: str, sha256: str) -> Source:
+    return Source(
+        url=f"https://download.pytorch.org/models/{name}-{sha256}.pth",
+        outputs=(),
+        head=_no_head,
+        preprocessing=Preprocessing(224, mean=0.449, std=0.226),
+        channel_scale=(0.226 / 0.229, 0.226 / 0.224, 0.226 / 0.225),
+        licence="torchvision, BSD-3-Clause; trained on ImageNet (research use)",
+        sha256=sha256,
+        backbone=backbone,
+    )
+
+
 SOURCES: dict[str, Source] = {
     **{f"xrv:densenet121-res224-{key}": _xrv(key) for key in _XRV_KNOWN},
     "jfhealthcare:densenet121": Source(
@@ -319,13 +361,5 @@ SOURCES: dict[str, Source] = {
         licence="jfhealthcare/Chexpert (Ye et al. 2020), Apache-2.0; trained on CheXpert (Stanford's Research Use "
         "Agreement: no commercial use, no redistribution)",
     ),
-    "torchvision:densenet121": Source(
-        url="https://download.pytorch.org/models/densenet121-a639ec97.pth",
-        outputs=(),
-        head=_no_head,
-        preprocessing=Preprocessing(224, mean=0.449, std=0.226),
-        channel_scale=(0.226 / 0.229, 0.226 / 0.224, 0.226 / 0.225),
-        licence="torchvision, BSD-3-Clause; trained on ImageNet (research use)",
-        sha256="a639ec97",
-    ),
+    **{f"torchvision:{name}": _imagenet(name, backbone, sha256) for name, (backbone, sha256) in _IMAGENET.items()},
 }

@@ -80,9 +80,11 @@ def licences_of(checkpoint: Checkpoint) -> list[str]:
 def training_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """What of a model's training is worth a line: backbone, input, and the plain values that the training noted."""
     plain = {name: value for name, value in checkpoint.training.items() if isinstance(value, str | int | float)}
+    averaged = {"views": checkpoint.views, "networks": checkpoint.members}
     return {
         "backbone": checkpoint.backbone,
         "pooling": checkpoint.pooling,
+        **{name: count for name, count in averaged.items() if count > 1},
         "input": f"{checkpoint.side} × {checkpoint.side}",
         "temperature": f"{checkpoint.temperature:.3f}",
         **plain,

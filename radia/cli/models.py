@@ -19,24 +19,43 @@ from radia.cli.frame import (
 )
 from radia.settings import recipe_file, recipe_names
 
-step_command("base", "base_model", "Put the checkpoint of the model in use at models/base.")
 step_command("gate", "gate", "Judge the candidate's evaluation by the gate's rules.")
 step_command("register", "register", "Register the candidate in MLflow; a person approves.")
+
+
+download_option = click.option(
+    "--download", is_flag=True, help="Fetch published weights that are not on this machine; their terms are printed."
+)
+
+
+@main.command()
+@download_option
+@params_option
+@prints
+def base(download: bool, params: Path | None) -> tuple[object, str]:
+    """Put the checkpoint of the model in use, or of the base of params.yaml, at models/base."""
+    from radia import steps
+
+    with opened(params) as site:
+        return told(steps.base_model(site, download=download))
 
 
 @main.command()
 @click.option("--data", default="", help="A public collection: chexpert:DIR, nih:DIR, mimic:DIR or padchest:DIR.")
 @click.option("--recipe", type=click.Choice(recipe_names()), help="Settings of a published training, by name.")
+@download_option
 @params_option
 @prints
-def finetune(data: str, recipe: str | None, params: Path | None) -> tuple[object, str]:
+def finetune(data: str, recipe: str | None, download: bool, params: Path | None) -> tuple[object, str]:
     """Fine-tune the model in use on the snapshot, or the base of params.yaml on a public collection."""
     from radia import steps
 
     if recipe and params:
         raise click.UsageError("a recipe is a params file: give --recipe or --params")
+    if download and not data:
+        raise click.UsageError("--download goes with --data; for the snapshot it is `radia base` that fetches")
     with opened(recipe_file(recipe) if recipe else params) as site:
-        return told(steps.finetune_public(site, data) if data else steps.finetune(site))
+        return told(steps.finetune_public(site, data, download=download) if data else steps.finetune(site))
 
 
 @main.command()

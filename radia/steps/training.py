@@ -40,8 +40,8 @@ JUDGED_BY = "judged-by.parquet"
 """In the models folder: the labels and reads that the candidate's epochs were judged by."""
 
 
-def base_model(run: Run) -> Outcome:
-    """Puts the base model's checkpoint at `models/base`.
+def base_model(run: Run, *, download: bool = False) -> Outcome:
+    """Puts the base model's checkpoint at `models/base`. download: whether published weights may be fetched for it.
 
     Where no model is in use yet, the embedded stand-in is trained on phantoms and registered as the first one: the
     summary says so, because such a model is for trying out only.
@@ -60,10 +60,12 @@ def base_model(run: Run) -> Outcome:
             with written_whole(target) as partial:
                 shutil.copytree(folder, partial)
         else:
-            found = _published_base(run)
+            found = _published_base(run, download=download)
             save_checkpoint(target, found.model, found.checkpoint)
-        stands_in = read_checkpoint(target).stands_in
-        return {"checkpoint": digests.of_folder(target)}, {"base": base, "stand_in": stands_in}
+        kept = read_checkpoint(target)
+        told = {"base": base, "stand_in": kept.stands_in, "licence": kept.licence or "not recorded"}
+        missing = {"new_heads": list(kept.initialised)} if kept.initialised else {}
+        return {"checkpoint": digests.of_folder(target)}, told | missing
 
     inputs = {"base": digests.of_folder(folder) if folder.is_dir() else base}
     return once(run, "base-model", inputs=inputs, produces=[target / "model.safetensors"], work=work)
@@ -126,10 +128,11 @@ def finetune(run: Run, *, tell: bool = True) -> Outcome:
     return once(run, "finetune", inputs=inputs, produces=[target / "model.safetensors"], work=work)
 
 
-def finetune_public(run: Run, data: str) -> Outcome:
+def finetune_public(run: Run, data: str, *, download: bool = False) -> Outcome:
     """Trains the base that params.yaml names on a public collection (`chexpert:DIR` ...), into models/public-chexpert.
 
-    The collection's own split is used; its images are decoded once, at the side of the model's input.
+    download: whether published weights may be fetched. The collection's own split is used; its images are decoded once,
+    at the side of the model's input.
     """
     import numpy as np
 
@@ -148,7 +151,7 @@ def finetune_public(run: Run, data: str) -> Outcome:
         if folder.is_dir():
             model, base = load_checkpoint(folder)
         else:
-            found = _published_base(run)
+            found = _published_base(run, download=download)
             model, base = found.model, found.checkpoint
         side = settings.finetune.side or model.preprocessing.side
         packed = site.external / digests.of_json([data, side])[:12] / "images"
@@ -380,13 +383,19 @@ def doubt_inputs(run: Run) -> dict[str, str]:
     return {"present": digests.of_file(path), "weights": str(run.settings.suspects.weights)}
 
 
-def _published_base(run: Run) -> Base:
-    """A base that is neither in the registry nor a folder: published weights already on this machine, or `random`."""
+def _published_base(run: Run, *, download: bool) -> Base:
+    """A base that is neither in the registry nor a folder: published weights, or `random`."""
     from radia.base_weights import resolve
 
     wanted = run.settings.finetune
     return resolve(
-        wanted.base, backbone=wanted.backbone, side=wanted.side, pooling=wanted.pooling, seed=run.settings.seed
+        wanted.base,
+        backbone=wanted.backbone,
+        side=wanted.side,
+        pooling=wanted.pooling,
+        seed=run.settings.seed,
+        download=download,
+        progress=run.ticker("download"),
     )
 
 

@@ -1,20 +1,27 @@
 from __future__ import annotations
 
+import hashlib
+import shutil
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from urllib.error import URLError
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor
 from torch.nn import functional
+from torchvision import models
 from torchvision.models import DenseNet, densenet121
 
 from radia import base_weights
 from radia.base_weights import SOURCES, converted, resolve
+from radia.card import licences_of
+from radia.cli import main
 from radia.errors import CheckpointError
 from radia.findings import FINDINGS
-from radia.model import Preprocessing, save_checkpoint, to_input
+from radia.model import Preprocessing, read_checkpoint, save_checkpoint, to_input
 
 CHEX = SOURCES["xrv:densenet121-res224-chex"]
 
@@ -106,6 +113,25 @@ class TestConversion:
             found = model.pooled((x - 0.449) / 0.226)
         assert functional.cosine_similarity(found, expected) > 0.97
 
+    @pytest.mark.parametrize("name", ["convnext_tiny", "vit_b_16"])
+    def test_imagenets_other_networks_see_gray_as_torchvisions_do(self, name: str) -> None:
+        torch.manual_seed(5)
+        theirs = models.get_model(name).eval()
+        model, initialised = converted(theirs.state_dict(), SOURCES[f"torchvision:{name}"])
+        assert initialised == FINDINGS
+        x = torch.rand(1, 1, 224, 224, generator=torch.Generator().manual_seed(0))
+        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        with torch.no_grad():
+            rgb = (x - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
+            if name == "convnext_tiny":
+                expected = theirs.classifier[0](theirs.features(rgb))
+            else:
+                patches = theirs._process_input(rgb)
+                tokens = theirs.encoder(torch.cat([theirs.class_token, patches], dim=1))[:, 1:]
+                expected = tokens.transpose(1, 2).reshape(1, -1, 14, 14)
+            found = model.trunk((x - 0.449) / 0.226)
+        assert functional.cosine_similarity(found.flatten(1), expected.flatten(1)) > 0.97
+
     def test_jfhealthcares_linear_heads_are_taken(self) -> None:
         state = {f"backbone.{name}": value for name, value in rgb_network().state_dict().items()}
         heads = {f"fc_{k}.weight": torch.full((1, 1024, 1, 1), float(k)) for k in range(5)}
@@ -163,8 +189,50 @@ class TestPublishedFiles:
             raise AssertionError("a connection was opened")
 
         monkeypatch.setattr(base_weights.urllib.request, "urlopen", never)
-        with pytest.raises(CheckpointError, match=r"allow the download, or copy https://.* by hand"):
+        with pytest.raises(CheckpointError, match=r"allow the download \(--download\), or copy https://.* by hand"):
             resolve("xrv:densenet121-res224-all", cache=tmp_path)
+
+    def test_what_is_fetched_when_asked_for_is_told_byte_by_byte_and_held_to_its_digest(
+        self, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        content = (cache / CHEX.file).read_bytes()
+        (cache / CHEX.file).unlink()
+
+        class Answer(BytesIO):
+            headers = {"Content-Length": str(len(content))}  # noqa: RUF012
+
+        monkeypatch.setattr(base_weights.urllib.request, "urlopen", lambda *_, **__: Answer(content))
+        seen: list[tuple[int, int]] = []
+        base = resolve(
+            "xrv:densenet121-res224-chex",
+            cache=cache,
+            download=True,
+            progress=lambda done, total: seen.append((done, total)),
+        )
+        assert seen[-1] == (len(content), len(content))
+        assert len(seen) > 2
+        assert base.checkpoint.training["source_sha256"] == hashlib.sha256(content).hexdigest()
+
+    def test_the_command_fetches_only_when_asked_and_prints_the_terms(
+        self, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("RADIA_DATA", str(tmp_path / "site"))
+        monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+        params = tmp_path / "params.yaml"
+        params.write_text("finetune: {base: 'xrv:densenet121-res224-chex'}")
+        asked = ["base", "--params", str(params)]
+        refused = CliRunner().invoke(main, asked)
+        assert refused.exit_code == 1
+        assert "allow the download (--download)" in refused.output
+        kept = tmp_path / "home" / ".cache" / "radia"
+        kept.mkdir(parents=True)
+        shutil.copyfile(cache / CHEX.file, kept / CHEX.file)
+        done = CliRunner().invoke(main, asked)
+        assert done.exit_code == 0, done.output
+        assert "Stanford's Research Use Agreement" in done.output
+        assert "Support Devices" in done.output  # a head that starts at random
+        assert licences_of(read_checkpoint(tmp_path / "site" / "models" / "base"))[0].endswith(CHEX.licence)
+        assert CliRunner().invoke(main, ["finetune", "--download"]).exit_code == 2
 
     def test_being_offline_is_said_and_leaves_nothing_behind(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
