@@ -31,10 +31,7 @@ def _ready(state: BlueprintSetupState) -> None:
 @open_to(*USERS)
 def start() -> str:
     """The page before anything was read."""
-    shared = context()
-    return render_template(
-        "demo/page.html", examples=examples.COUNT, served=shared.model.now(), pacs=shared.settings.web.pacs is not None
-    )
+    return render_template("demo/page.html", examples=examples.COUNT, served=context().model.now())
 
 
 @blueprint.post("/demo/read")
@@ -42,11 +39,13 @@ def start() -> str:
 def read() -> str | tuple[str, int]:
     """What the model says of one file, as a piece of the page."""
     content = uploaded()
-    served, (result,) = read_films([content])
+    _, (result,) = read_films([content])
     if isinstance(result, Refusal):
         return _refused(result)
     pictures = content.startswith((b"\x89PNG", b"\xff\xd8"))
-    return render_template("demo/reading.html", reading=result, served=served, dicom=not pictures)
+    return render_template(
+        "demo/reading.html", reading=result, dicom=not pictures, pacs=context().settings.web.pacs is not None
+    )
 
 
 @blueprint.post("/demo/film")

@@ -310,6 +310,53 @@ def test_a_picture_offers_no_report(page: Page) -> None:
     expect(page.get_by_role("button", name="Structured report")).to_have_count(0)
 
 
+def test_a_lead_signs_in_reads_and_sends_to_the_pacs(browser: Browser, tmp_path: Path) -> None:
+    from pynetdicom import AE, evt
+    from pynetdicom.sop_class import ComprehensiveSRStorage, SecondaryCaptureImageStorage
+    from waitress.server import create_server
+
+    from radia.settings import Settings, StoreSettings, WebSettings
+    from tests.unit.test_web_api import app_over
+
+    taken: list[pydicom.Dataset] = []
+
+    def take(event: evt.Event) -> int:
+        taken.append(event.dataset)
+        return 0
+
+    pacs = AE(ae_title="PACS")
+    for kind in (ComprehensiveSRStorage, SecondaryCaptureImageStorage):
+        pacs.add_supported_context(kind)
+    listening = pacs.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, take)])
+    where = StoreSettings(host="127.0.0.1", port=listening.server_address[1], ae_title="PACS")
+    app = app_over(tmp_path, open_demo=False, settings=Settings(web=WebSettings(pacs=where)))
+    app.extensions["radia"].accounts.add("dre.roy", roles=["lead"], password="trois mots à elle")
+    server = create_server(app, host="127.0.0.1", port=0, threads=4)
+    threading.Thread(target=server.run, daemon=True).start()
+    page = browser.new_page(locale="fr-FR")
+    page.set_default_timeout(PATIENCE)
+    try:
+        page.goto(f"http://127.0.0.1:{server.effective_port}/demo")
+        page.get_by_label("Nom").fill("dre.roy")
+        page.get_by_label("Mot de passe").fill("trois mots à elle")
+        page.get_by_role("button", name="Se connecter").click()
+        film = example(2).content
+        read_all(page, chosen("IM2.dcm", film))
+        for original in (False, True):
+            page.get_by_label("avec les identifiants du patient").set_checked(original)
+            page.get_by_role("button", name="Envoyer les deux au PACS").click()
+            expect(page.locator("#handed")).to_have_text("Envoyé au PACS.")
+            page.locator("#handed").evaluate("told => told.textContent = ''")
+        serious(page)
+        shot(page, "signed-in")
+    finally:
+        page.close()
+        server.close()
+        listening.shutdown()
+    own = pydicom.dcmread(io.BytesIO(film)).PatientID
+    assert [made.PatientID == own for made in taken] == [False, False, True, True]
+
+
 def test_the_page_speaks_french_and_axe_finds_nothing_serious(page: Page) -> None:
     for language, said in (("EN", "Assistance, not diagnosis."), ("FR", "Aide à la lecture, pas un diagnostic.")):
         page.locator(".languages a", has_text=language).click()
