@@ -6,6 +6,7 @@ PostgreSQL and Orthanc are Debian's. Prints each step with its time; exit status
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import sys
 import tempfile
@@ -94,6 +95,8 @@ def run(home: Path) -> None:
         ended = {name: engine.stop(name) for name in reversed(list(engine.running))}
         assert set(ended.values()) <= {0, 143}, ended
     steps.done("everything was told to end and did")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"{used.ru_utime + used.ru_stime:6.0f} s of CPU, in all processes together")
 
 
 def check_doors(engine: containers.Engine, engineer: Person) -> None:
