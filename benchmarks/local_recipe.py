@@ -203,7 +203,7 @@ def trained(
     patients = rows.astype(str)
     known: dict[str, Any] = {"images": InMemory(images), "ids": patients, "targets": targets, "weights": weights}
     known |= {"train": ~validation, "validation": validation, "settings": settings, "seed": seed}
-    known |= {"sampling": balanced(patients, sites) if settings.balanced else None}
+    known |= {"sampling": balanced(patients, sites, ~validation) if settings.balanced else None}
     if settings.folds > 1:
         return fit_folds(deepcopy(start), patients=patients, sites=sites, **known).model
     return fit(deepcopy(start), **known).model

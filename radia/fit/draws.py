@@ -54,12 +54,20 @@ def torch_seed(seed: int, epoch: int) -> int:
     return int(np.random.default_rng([3, seed, epoch]).integers(2**63))
 
 
-def balanced(patients: Sequence[str] | NDArray[Any], sites: Sequence[str] | NDArray[Any]) -> NDArray[np.float64]:
-    """How often to draw each image so that every site counts the same, and within it every patient."""
-    _, patient = np.unique(np.asarray(patients), return_inverse=True)
-    _, site = np.unique(np.asarray(sites), return_inverse=True)
+def balanced(
+    patients: Sequence[str] | NDArray[Any], sites: Sequence[str] | NDArray[Any], among: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
+    """How often to draw each image so that every site counts the same, and within it every patient.
+
+    among: the images that are drawn from, [n]; the others are never drawn, and how many of them a site has plays no
+    part.
+    """
+    inside = np.ones(len(patients), bool) if among is None else among
+    _, patient = np.unique(np.asarray(patients)[inside], return_inverse=True)
+    _, site = np.unique(np.asarray(sites)[inside], return_inverse=True)
     couples, couple = np.unique(np.stack([site, patient]), axis=1, return_inverse=True)
     couple = couple.reshape(-1)
     chances = 1 / np.bincount(couple)[couple] / np.bincount(couples[0])[site]
-    result: NDArray[np.float64] = chances / chances.mean()
+    result = np.zeros(len(inside))
+    result[inside] = chances / chances.mean()
     return result

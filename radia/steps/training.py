@@ -105,7 +105,7 @@ def finetune(run: Run, *, tell: bool = True) -> Outcome:
             validation=side == "validation",
             settings=settings.finetune,
             seed=settings.seed,
-            sampling=balanced(patients, sites) if settings.finetune.balanced else None,
+            sampling=balanced(patients, sites, side == "train") if settings.finetune.balanced else None,
             judge=judge,
             progress=run.ticker("finetune"),
             resume=site.models / f"resume-{frozen.digest[:12]}",
@@ -175,7 +175,7 @@ def finetune_public(run: Run, data: str, *, download: bool = False) -> Outcome:
             validation=public.split == VALIDATION,
             settings=settings.finetune,
             seed=settings.seed,
-            sampling=balanced(public.patients, one_site) if settings.finetune.balanced else None,
+            sampling=balanced(public.patients, one_site, public.split == TRAIN) if settings.finetune.balanced else None,
             progress=run.ticker("finetune"),
             resume=site.models / f"resume-{tables[:12]}",
         )

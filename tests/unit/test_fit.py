@@ -372,6 +372,12 @@ class TestLocalRecipe:
         assert chances[:4].sum() == pytest.approx(chances[4])
         assert chances[:3].sum() == pytest.approx(chances[3])
 
+    def test_images_of_other_sides_play_no_part_in_how_often_a_site_is_drawn(self) -> None:
+        patients, sites = ["a", "b", "c", "d", "e"], ["X", "X", "Y", "Y", "Y"]
+        chances = balanced(patients, sites, np.array([True, True, True, False, False]))
+        assert chances[:2].sum() == pytest.approx(chances[2])
+        assert chances[3:].tolist() == [0, 0]
+
     def test_an_image_of_no_chance_is_never_drawn(self) -> None:
         read: set[str] = set()
 
