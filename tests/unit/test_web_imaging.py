@@ -19,6 +19,7 @@ from pydicom.uid import (
 )
 
 from radia.errors import Refusal
+from radia.web.examples import example
 from radia.web.imaging import read_film
 
 RAMP = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
@@ -61,6 +62,24 @@ class TestFullDepth:
         buffer = io.BytesIO()
         Image.fromarray(RAMP * 16).save(buffer, "PNG")
         assert np.array_equal(read_film(buffer.getvalue()).display().shades, RAMP * 16)
+
+
+class TestShown:
+    def test_a_name_in_the_pixels_is_blanked_and_nothing_else_is(self) -> None:
+        film = example(1)
+        x0, y0, x1, y1 = film.text or (0, 0, 0, 0)
+        whole = read_film(film.content).display()
+        shown = whole.without_text()
+        assert np.ptp(whole.shades[y0:y1, x0:x1]) > 2000
+        assert shown.shades[y0:y1, x0:x1].max() == 0
+        assert (shown.shades == whole.shades).mean() > 0.95
+        assert np.array_equal(shown.shades[200:], whole.shades[200:])
+
+    def test_the_shades_travel_row_by_row_with_what_the_viewer_must_know(self) -> None:
+        content, told = read_film(dicom(WindowCenter=2000, WindowWidth=1000)).display().as_bytes()
+        assert np.array_equal(np.frombuffer(content, "<u2").reshape(64, 64), RAMP)
+        assert (told["X-Film-Rows"], told["X-Film-Columns"], told["X-Film-Bits"]) == ("64", "64", "16")
+        assert float(told["X-Film-High"]) - float(told["X-Film-Low"]) == pytest.approx(999, abs=1)
 
 
 def png_of(width: int, height: int) -> bytes:
