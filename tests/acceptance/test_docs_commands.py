@@ -1,4 +1,4 @@
-"""Every command of the pages of docs/ is run, in the order of a page, on an embedded hospital that went through the job.
+"""Every command of the pages of docs/ is run, in the order of a page, on an embedded hospital that ran the job.
 
 Blocks marked `sh` are run; those marked `console` need a server, a second machine or a person, and are run elsewhere.
 """
@@ -11,11 +11,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from radia import steps
 from radia.cli import main
+from radia.manifest import load
+from radia.steps import open_run
+from radia.workspace import Workspace
 
 from .conftest import EmbeddedSite, working_in
 
@@ -33,6 +36,7 @@ def test_every_command_of_the_page_does_its_work(page: Path, site: EmbeddedSite,
     shutil.copytree(site.data, data, symlinks=True)
     meant = meanings(site, data, tmp_path)
     with working_in(data):
+        steps.queue_reads(open_run(), budget=12)
         for line in lines(page):
             words = [meant(word) for word in shlex.split(line, comments=True)]
             if words[0] != "radia":
@@ -49,13 +53,14 @@ def lines(page: Path) -> Iterator[str]:
 
 def meanings(site: EmbeddedSite, data: Path, scratch: Path) -> Callable[[str], str]:
     """What a page's word stands for here: the demonstration's folders, /tmp, and ids in capitals."""
-    row = pd.read_parquet(data / "manifest" / "manifest.parquet").iloc[0]
+    row = load(Workspace(data).manifest).iloc[0]
     ids = {"IMAGE": row["image"], "PATIENT": row["patient"], "STUDY": row["study"], "BATCH": row["batch"]}
-    folders = {"data/demo/hospital": site.hospital, "data/demo": data, "/tmp": scratch}  # noqa: S108
+    folders = {"data/demo/hospital": site.hospital, "data/demo": data, "/tmp": scratch}
 
     def meant(word: str) -> str:
         for folder, place in folders.items():
-            word = re.sub(rf"^{folder}(?=/|$)", str(place), word)
+            if word == folder or word.startswith(f"{folder}/"):
+                return f"{place}{word.removeprefix(folder)}"
         return str(ids.get(word, word))
 
     return meant

@@ -1,1 +1,1 @@
-"""`make audit`: known weaknesses of what the lock pins, bandit's severe findings, and a bill of materials (CycloneDX)."""
+"""`make audit`: known weaknesses of what the lock pins, bandit's severe findings, a bill of materials (CycloneDX)."""
