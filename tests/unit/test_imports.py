@@ -84,6 +84,7 @@ def test_the_domain_does_not_know_the_registry_the_ledger_or_the_commands() -> N
         "approval",
         "ledger",
         "trace",
+        "access",
         "audit",
         "bundle",
         "exchange",
