@@ -11,7 +11,7 @@ from typing import cast
 from flask import Blueprint, Flask, Response, abort, g, render_template
 from flask.blueprints import BlueprintSetupState
 
-from radia.errors import RadiaError, Refusal
+from radia.errors import NoModel, RadiaError, Refusal
 from radia.web import examples
 from radia.web.access import context, open_to, say
 from radia.web.batching import Busy
@@ -29,9 +29,13 @@ def _ready(state: BlueprintSetupState) -> None:
 
 @blueprint.get("/demo")
 @open_to(*USERS)
-def start() -> str:
+def start() -> str | tuple[str, int]:
     """The page before anything was read."""
-    return render_template("demo/page.html", examples=examples.COUNT, served=context().model.now())
+    try:
+        served = context().model.now()
+    except NoModel as error:
+        return render_template("message.html", message=f"{say('demo.refusals.NoModel')} ({error})", status=422), 422
+    return render_template("demo/page.html", examples=examples.COUNT, served=served)
 
 
 @blueprint.post("/demo/read")

@@ -123,7 +123,9 @@ def test_a_site_without_a_model_says_what_to_do(tmp_path: Path) -> None:
     from radia.web import create_app
 
     client = create_app(Workspace(tmp_path), open_demo=True).test_client()
-    assert "no model is in use yet" in client.get("/demo").get_data(as_text=True)
+    page = client.get("/demo", headers={"Accept-Language": "fr"}).get_data(as_text=True)
+    assert page.startswith("<!doctype html>")
+    assert "Aucun modèle n&#39;est encore en service. (no model is in use yet: run `radia run`" in page
     assert client.get("/healthz").get_json() == {"status": "ok", "model": None}
 
 
