@@ -1,4 +1,4 @@
-"""Sensors, all off until a data engineer turns them on."""
+"""Sensors, off until a data engineer turns them on, but for the one that mends."""
 
 import dagster as dg
 
@@ -61,6 +61,13 @@ def receipt_sensor(context: dg.SensorEvaluationContext, site: Site) -> dg.Sensor
         dynamic_partitions_requests=[batches.build_add_request(names)],
         asset_events=events(arrived, expected=list(run.settings.intake.expected_hours)),
     )
+
+
+@dg.sensor(minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
+def killed_runs(context: dg.SensorEvaluationContext, site: Site) -> dg.SkipReason:
+    """Reports runs whose process was killed as failed: else they would keep every later run waiting in the queue."""
+    ended = end_killed_runs(context.instance, site.peek().workspace)
+    return dg.SkipReason(f"ended: {', '.join(ended)}" if ended else "every run has its process")
 
 
 @dg.run_failure_sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.STOPPED)

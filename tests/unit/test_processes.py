@@ -77,3 +77,21 @@ def test_another_process_of_the_same_number_is_not_the_same(site: Workspace, ins
     path = site.dagster_home / "processes" / f"{run_id}.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"started": 1.0}))
     assert end_killed_runs(instance, site) == [run_id]
+
+
+def test_a_sensor_that_is_on_from_the_first_ends_killed_runs_so_that_the_queue_goes_on(
+    site: Workspace, instance: dg.DagsterInstance
+) -> None:
+    """A killed run counts as one that writes; the next one waits for it, and would never begin to end it."""
+    from pipelines.resources import Site
+    from pipelines.sensors import killed_runs
+
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    run_id = begun(instance)
+    carried_by(site, run_id, gone.pid)
+    assert killed_runs.default_status is dg.DefaultSensorStatus.RUNNING
+    context = dg.build_sensor_context(instance=instance, resources={"site": Site(data=str(site.root))})
+    said = killed_runs(context)
+    assert run_id in said.skip_message
+    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.FAILURE
