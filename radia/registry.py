@@ -223,11 +223,12 @@ def log_candidate(
 def open_training(site: Workspace, run_name: str, key: str) -> str:
     """The run that a training of this key (what decides its outcome) is told to while it goes on; its id.
 
-    The same key gets the same run again after it was killed. Raises RegistryError.
+    The same key gets the same run again after it was killed, unless a candidate was registered from it: what stands
+    behind a version does not change. Raises RegistryError.
     """
     with _registry(site) as client:
-        known = client.search_runs([_experiment(client, site)], f"tags.{TRAINING} = '{key}'", max_results=1)
-        if known:
+        same = client.search_runs([_experiment(client, site)], f"tags.{TRAINING} = '{key}'")
+        if known := [run for run in same if "checkpoint" not in run.data.tags]:
             client.update_run(known[0].info.run_id, status="RUNNING")
             return str(known[0].info.run_id)
         return str(_start_run(client, site, run_name, {TRAINING: key, "commit": code_version()}).info.run_id)
