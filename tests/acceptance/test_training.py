@@ -157,6 +157,8 @@ class TestMlflow:
         registry.tell_training(run.workspace, said, ended="FINISHED")
         with registry._registry(run.workspace) as client:
             assert len(client.get_metric_history(first, "training/loss")) == 2
+            client.set_tag(first, "checkpoint", "of a registered candidate")
+        assert registry.open_training(run.workspace, "retrain", "a key") != first
 
 
 def test_what_is_kept_of_a_training_is_all_that_a_table_of_it_needs(run: Run, trained: steps.Outcome) -> None:
