@@ -107,13 +107,20 @@
     const value = digits[event.code] ?? keys[event.key.toLowerCase()];
     const act = value ? () => answer(value) : {
       ArrowDown: () => step(1), ArrowUp: () => step(-1), j: () => step(1), k: () => step(-1),
-      Backspace: undo, a: () => { if (all) all.open = !all.open; }, p: prior,
+      Backspace: undo, a: () => { if (all) { all.open = !all.open; opened(); } }, p: prior,
       Enter: event.target.closest?.("a, button, summary") ? null : finish,
     }[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (!act || (event.shiftKey && event.key.startsWith("Arrow"))) return;
     event.preventDefault();
     act();
   });
+
+  // the mark goes with what is open: to the first row without an answer, or back to the question
+  function opened() {
+    const inside = current.closest("details") === all;
+    if (all.open && !inside) { const next = open().find((row) => !answerOf(row)); if (next) choose(next); }
+    else if (!all.open && inside) choose(rows[0]);
+  }
 
   function prior() { document.getElementById("show-prior")?.click(); }
 
@@ -138,10 +145,7 @@
   });
   form.addEventListener("submit", () => { form.dataset.going = "yes"; clearTimeout(saving); tick(); });
   document.getElementById("undo").addEventListener("click", undo);
-  all?.addEventListener("toggle", () => {
-    if (all.open) { const next = open().find((row) => !answerOf(row)); if (next) choose(next); }
-    else if (current.closest("details")) choose(rows[0]);
-  });
+  all?.addEventListener("toggle", opened); // comes late: a key calls it at once
   document.addEventListener("visibilitychange", () => { if (document.visibilityState === "hidden") send(); else { last = performance.now(); } });
   setInterval(tick, 500);
   setInterval(() => { if (performance.now() - touched < BEAT) send(); }, BEAT);
