@@ -6,7 +6,7 @@ tree and a host name of its own, health checks, the order of starting, restarts.
 has no way out, where the services' names are names of this machine. In place of an image stand this machine's /usr and
 this checkout with its environment; the cgroup limits of processors are left out.
 
-Needs root and util-linux (unshare, nsenter, setpriv). Nothing outlives the process that started it.
+Needs root and util-linux (unshare, nsenter, setpriv). Leaving the `with` block ends every service.
 """
 
 from __future__ import annotations
