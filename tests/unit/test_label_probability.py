@@ -18,9 +18,9 @@ from radia.findings import FINDINGS, UncertaintyPolicy, training_targets
 from radia.label_probability import STATED, LabelProbabilities, label_probabilities, soft_targets
 from radia.settings import LabelSettings, Settings
 from radia.snapshot import Snapshot
-from radia.steps.training import _softened
 from radia.steps.run import Run
 from radia.steps.soft_labels import soft_inputs, soft_targets_of
+from radia.steps.training import _softened
 from radia.workspace import Workspace
 
 NAN = float("nan")
