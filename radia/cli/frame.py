@@ -99,6 +99,7 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
         TextColumn("{task.description:<22}"),
         BarColumn(),
         MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
@@ -109,8 +110,9 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
 
         def show(step: str, done: int, total: int) -> None:
             if step not in tasks or bars.tasks[tasks[step]].finished:
-                tasks[step] = bars.add_task(step, total=total)
-            bars.update(tasks[step], completed=done, total=total)
+                tasks[step] = bars.add_task(step, total=total, rate="")
+            speed = bars.tasks[tasks[step]].speed
+            bars.update(tasks[step], completed=done, total=total, rate=f"{speed:,.1f}/s" if speed else "")
 
         yield show
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radia.findings import FINDINGS
+from radia.image_quality import DEFECTS
 from radia.trace.tree import Tree, present
 from radia.workspace import Workspace
 
@@ -17,6 +19,16 @@ if TYPE_CHECKING:
 
 
 _IMAGE_COLUMNS = ("image", "study", "patient", "batch", "site", "split", "source_sha256", "pixel_sha256")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Tables joined to a snapshot's images: their files, the key of the join, the columns added, and their query."""
+
+    files: list[Path]
+    key: str
+    columns: str
+    query: str
 
 
 class Archive:
@@ -101,19 +113,55 @@ class Archive:
         return found
 
     def snapshot_rows(self, digest: str) -> pd.DataFrame:
-        """All images of a snapshot with their labels. Columns stay in Arrow: a million rows of text cost no objects."""
+        """All images of a snapshot with their labels, and as far as it is known here: the profile by which each was
+        de-identified and how many boxes were blanked, the defects found in its pixels, and where its labels are from.
+        Columns stay in Arrow: a million rows of text cost no objects.
+        """
         import pandas as pd
 
-        folder = self._site.snapshots / digest
+        folder, beside = self._site.snapshots / digest, self._beside()
         columns = ", ".join(f"images.{name}" for name in _IMAGE_COLUMNS)
+        told = "".join(f", {source.columns}" for source in beside)
+        joins = " ".join(f"LEFT JOIN ({source.query}) USING ({source.key})" for source in beside)
         query = (
-            f"SELECT {columns}, labels.* EXCLUDE (study) FROM read_parquet(?) AS images "  # noqa: S608
-            "LEFT JOIN read_parquet(?) AS labels USING (study) ORDER BY images.image"
+            f"SELECT {columns}{told}, labels.* EXCLUDE (study) FROM read_parquet(?) AS images "  # noqa: S608
+            f"LEFT JOIN read_parquet(?) AS labels USING (study) {joins} ORDER BY images.image"
         )
-        files = [list(map(str, _parts(folder / name))) for name in ("images.parquet", "labels.parquet")]
-        table = self._database.sql(query, params=files).to_arrow_table()
+        files = [
+            *(_parts(folder / name) for name in ("images.parquet", "labels.parquet")),
+            *(one.files for one in beside),
+        ]
+        table = self._database.sql(query, params=[list(map(str, each)) for each in files]).to_arrow_table()
         rows: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
         return rows
+
+    def quality(self, image: str) -> list[Tree]:
+        """What was measured of an image's pixels, and the defects that the measures speak for."""
+        rows = self._ask(self._pictures(), "SELECT * FROM files WHERE image = ? LIMIT 1", image)
+        defects = [{name: "found" if row[name] else "not found" for name in DEFECTS} for row in rows]
+        return [Tree("image quality", found) for found in defects]
+
+    def _beside(self) -> list[_Source]:
+        """The tables that say more of a snapshot's images, as far as they are here."""
+        table = "FROM read_parquet(?, union_by_name = true)"
+        flags = ", ".join(f"CASE WHEN \"{name}\" > 0 THEN '{name}' END" for name in DEFECTS)
+        origins = ", ".join(f'"{finding} origin"' for finding in FINDINGS)
+        cleaned = (
+            f"SELECT image, any_value(profile) AS deidentified, any_value(len(boxes)) AS boxes {table} GROUP BY image"
+        )
+        seen = (
+            f"SELECT image, any_value(coalesce(array_to_string([{flags}], ' '), '')) AS defects {table} GROUP BY image"
+        )
+        given = f"SELECT study, array_to_string(list_sort(list_distinct([{origins}])), '; ') AS label_origin {table}"
+        sources = (
+            _Source(sorted(self._site.clean.glob("*/outcomes.parquet")), "image", "deidentified, boxes", cleaned),
+            _Source(self._pictures(), "image", "defects", seen),
+            _Source(sorted(self._site.labels.glob("given.parquet")), "study", "label_origin", given),
+        )
+        return [source for source in sources if source.files]
+
+    def _pictures(self) -> list[Path]:
+        return sorted((self._site.records / "pictures").glob("*.parquet"))
 
     def _snapshot_labels(self, folder: Path, study: str) -> dict[str, Any]:
         rows = self._ask([folder / "labels.parquet"], "SELECT * FROM files WHERE study = ?", study)

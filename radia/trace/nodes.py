@@ -103,6 +103,7 @@ def image_tree(archive: Archive, ledger: Ledger, row: Mapping[str, Any], *, mode
     parts = [
         Tree(f"batch {batch}", {}, tuple(map(event_tree, steps))),
         *archive.cleaning(batch, image),
+        *archive.quality(image),
         *archive.labels(str(row["study"])),
         *archive.suspects(str(row["study"])),
         *archive.reads(str(row["study"]), image),

@@ -19,6 +19,7 @@ import pytest
 from radia import digests, registry, steps, summary, trace
 from radia.errors import ChainBroken
 from radia.steps import open_run, recorded
+from radia.trace.archive import Archive
 
 from .conftest import EmbeddedSite, copied, prepare, working_in
 from .identifiers import identifiers_found
@@ -177,6 +178,18 @@ def test_a_model_is_traced_to_its_images_and_an_image_to_the_model(site: Embedde
     back = trace.render_text(steps.trace(run, "image", image["image"]))
     assert image["source_sha256"][:12] in back
     assert "cxr-candidate" in back
+    assert "de-identification" in back
+    assert "image quality" in back
+
+
+def test_of_every_image_of_a_model_is_told_how_it_was_cleaned_what_ails_it_and_whence_its_labels_are(
+    site: EmbeddedSite,
+) -> None:
+    rows = Archive(open_run().workspace).snapshot_rows(steps.current_snapshot(open_run()).digest)
+    assert rows["deidentified"].str.startswith("basic").all()
+    assert rows["boxes"].ge(0).all()
+    assert set(" ".join(rows["defects"]).split()) <= {"blank", "inverted", "turned", "cropped", "lateral", "text"}
+    assert set(rows["label_origin"]) == {"given"}
 
 
 def test_the_audit_finds_a_changed_artefact(site: EmbeddedSite, tmp_path: Path) -> None:

@@ -65,8 +65,11 @@ def site(tmp_path: Path) -> Workspace:
         folder.mkdir(parents=True)
     rows = image_rows(batch)
     rows.to_parquet(site.manifest / f"{batch}.parquet")
-    label_rows().to_parquet(site.labels / "given.parquet")
+    label_rows().assign(**{f"{finding} origin": "given" for finding in FINDINGS}).to_parquet(
+        site.labels / "given.parquet"
+    )
     outcomes = rows[["source_sha256", "image"]].assign(outcome="clean", reason=None, actions='{"(0010,0010)": "Z"}')
+    outcomes["profile"] = "basic"
     outcomes["boxes"] = [[[1, 2, 3, 4]], [], []]
     refused = {"source_sha256": "f" * 64, "image": None, "outcome": "refused", "reason": "no pixel data"}
     pd.concat([outcomes, pd.DataFrame([refused])]).to_parquet(site.clean / batch / "outcomes.parquet")
