@@ -38,7 +38,7 @@ def intake(
     from radia import intake as domain
     from radia.labels import read_label_table
 
-    landing = run.workspace.landing
+    landing = _private(run.workspace.landing)
     quiet = run.settings.intake.quiet_seconds if quiet_seconds is None else quiet_seconds
     if labels is not None:
         read_label_table(labels)
@@ -82,6 +82,7 @@ def deidentify(run: Run) -> list[Outcome]:
     """
     from radia.contradictions import settle
 
+    _private(run.workspace.quarantine)
     done = [_deidentify_batch(run, batch) for batch in batches(run.workspace)]
     settle(run.workspace, run.ledger, actor=run.actor)
     return done
@@ -268,6 +269,12 @@ def batches(site: Workspace) -> list[str]:
 def clean_batches(site: Workspace) -> list[str]:
     """The de-identified batches."""
     return sorted(path.parent.name for path in site.clean.glob("*/outcomes.parquet"))
+
+
+def _private(folder: Path) -> Path:
+    """A folder for patients' data, open to its owner alone."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
 
 
 def _received(run: Run, landing: Path, receipt: Receipt) -> Outcome:

@@ -42,6 +42,8 @@ def test_every_command_of_the_page_does_its_work(page: Path, site: EmbeddedSite,
             if words[0] != "radia":
                 assert words[0] in PROGRAMS, line
                 continue
+            if words[1] == "promote":
+                words += ["--override", "this hospital is too small to pass the gate"]
             done = CliRunner().invoke(main, words[1:])
             assert done.exit_code == 0, f"{line}\n{done.output}\n{done.exception!r}"
 

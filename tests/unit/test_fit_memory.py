@@ -3,40 +3,44 @@
 from __future__ import annotations
 
 import logging
-import os
-import resource
+import subprocess
+import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
 
 from radia.errors import TrainingError
 from radia.fit.memory import BESIDE_ACTIVATIONS, WEIGHTS, bytes_an_image, free_bytes, images_at_once
-from radia.model import ChestModel, Preprocessing, build, to_input
+from radia.model import ChestModel, Preprocessing, build
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def slim() -> ChestModel:
     return build("densenet-slim", preprocessing=Preprocessing(128), seed=0)
 
 
+STEP = """
+import sys, resource, torch
+from tests.unit.test_fit_memory import slim
+from radia.model import to_input
+images, bf16 = int(sys.argv[1]), sys.argv[2] == "True"
+torch.set_num_threads(1)
+model = slim().train().to(memory_format=torch.channels_last)
+x = to_input(torch.zeros(images, 128, 128, dtype=torch.uint8), model.preprocessing)
+with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+    loss = model(x.contiguous(memory_format=torch.channels_last)).float().sum()
+loss.backward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
 def peak(images: int, *, bf16: bool) -> int:
     """The most memory that a process of its own held over one forward and one backward pass, in bytes."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        torch.set_num_threads(1)
-        model = slim().train().to(memory_format=torch.channels_last)
-        x = to_input(torch.zeros(images, 128, 128, dtype=torch.uint8), model.preprocessing)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = model(x.contiguous(memory_format=torch.channels_last)).float().sum()
-        loss.backward()
-        os.write(writer, str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024).encode())
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as told:
-        found = told.read()
-    os.waitpid(child, 0)
-    return int(found)
+    command = [sys.executable, "-c", STEP, str(images), str(bf16)]
+    return int(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
 
 
 @pytest.mark.parametrize("bf16", [False, True])
