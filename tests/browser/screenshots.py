@@ -26,7 +26,7 @@ def main() -> None:
     asked.add_argument("target", type=Path)
     asked.add_argument("names", nargs="*", help="which of them; all where none is named")
     chosen = asked.parse_args()
-    site = workspace()
+    site = Workspace(workspace().root.resolve())
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for name in chosen.names or PICTURES:
@@ -49,11 +49,11 @@ def _kept(page: Page, path: Path) -> None:
 
 
 def quality(page: Page, site: Workspace) -> None:
-    (newest,) = sorted((site.root / "quality").rglob("*.html"), key=lambda path: path.stat().st_mtime)[-1:]
-    page.goto(newest.as_uri())
+    page.goto((site.root / "quality" / "site" / "index.html").as_uri())
 
 
 def dagster(page: Page, _: Workspace) -> None:
+    page.set_viewport_size({"width": 2000, "height": 640})  # the whole way of the data, legible
     page.goto("http://127.0.0.1:3000/asset-groups")
     page.wait_for_timeout(8000)
 
@@ -64,8 +64,7 @@ def mlflow(page: Page, _: Workspace) -> None:
 
 
 def evaluation(page: Page, site: Workspace) -> None:
-    (report,) = sorted((site.root / "evaluation").rglob("*.html"), key=lambda path: path.stat().st_mtime)[-1:]
-    page.goto(report.as_uri())
+    page.goto((site.evaluation / "report.html").as_uri())
 
 
 def trace(page: Page, site: Workspace) -> None:
