@@ -167,16 +167,19 @@ class Drill:
         self.engine.await_condition("postgres", "service_healthy")
         self.ended(run)
 
+    def reached(self, what: str, test: str) -> None:
+        """Waits until the job has come so far."""
+        deadline = time.monotonic() + 400
+        while self.engine.execute("dagster-code", "sh", "-c", test, quiet=True).returncode:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{what} was not reached")
+            time.sleep(1)
+
     def mlflow_down(self, row: Row) -> None:
         """MLflow is gone when the candidate is to be registered."""
         self.fresh()
         run = self.start()
-        evaluated = "test -f /data/evaluation/metrics.json"
-        deadline = time.monotonic() + 400
-        while self.engine.execute("dagster-code", "sh", "-c", evaluated, quiet=True).returncode:
-            if time.monotonic() > deadline:
-                raise RuntimeError("the evaluation was not reached")
-            time.sleep(1)
+        self.reached("the evaluation", "test -f /data/evaluation/metrics.json")
         self.engine.stop("mlflow")
         row.injected += 1
         self.ended(run)
@@ -187,12 +190,7 @@ class Drill:
         """The process that trains is killed while it does, as the kernel does where memory runs out."""
         self.fresh()
         run = self.start()
-        ready = "test -f /data/records/suspects.json || test -d /data/suspects"
-        deadline = time.monotonic() + 400
-        while self.engine.execute("dagster-code", "sh", "-c", ready, quiet=True).returncode:
-            if time.monotonic() > deadline:
-                raise RuntimeError("the training was not reached")
-            time.sleep(1)
+        self.reached("the training", "test -f /data/records/suspects.json || test -d /data/suspects")
         time.sleep(self.chance.uniform(1, 5))
         biggest = "ps -eo rss,pid,args --sort=-rss | grep -v 'api grpc' | awk 'NR==2 {print $2}' | xargs kill -9"
         self.engine.execute("dagster-code", "sh", "-c", biggest)

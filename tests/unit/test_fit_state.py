@@ -144,7 +144,7 @@ class TestDisk:
         kept = interrupted(tmp_path, after_epoch=3)
         size = states.SIZE_OF_STATE * sum(tensor.nbytes for tensor in slim().state_dict().values())
         self.leave(monkeypatch, (states.KEPT + 1) * size - sum(path.stat().st_size for path in kept))
-        trained(tmp_path)
+        assert same(trained(tmp_path), trained())
 
     def test_a_disk_that_fills_up_while_the_state_is_written(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

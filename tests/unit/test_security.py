@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from radia.dicom.deidentify import Engine
 from radia.errors import IntakeError, SettingsError
 from radia.intake.pacs import take_pacs
 from radia.settings import PacsSettings, load_settings
@@ -88,6 +90,14 @@ def test_packages_that_the_database_skipped_do_not_count_as_audited() -> None:
     known = {"name": "pillow", "version": "10.2.0", "vulns": [{"id": "X-1", "description": "a\nb"}]}
     assert answered(skipped) is None
     assert answered({"dependencies": [known]}) == [Weakness("pillow", "10.2.0", "X-1", "a b")]
+
+
+def test_the_fuzzer_finds_an_identifier_that_an_engine_lets_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = seeds("deidentification")[0]
+    TARGETS["deidentification"](plain)
+    monkeypatch.setattr(Engine, "deidentify_file", lambda _, raw, digest: SimpleNamespace(pieces=[raw]))
+    with pytest.raises(AssertionError, match="an identifier"):
+        TARGETS["deidentification"](plain)
 
 
 @pytest.mark.parametrize("target", TARGETS)
