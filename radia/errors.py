@@ -153,6 +153,14 @@ class TrainingError(RadiaError):
     """Training cannot start or go on (no positive at all, a loss that is not finite, no such device ...)."""
 
 
+class DoesNotFit(TrainingError):
+    """A part of a batch does not fit into the memory of one of several workers. micro: half of what it was."""
+
+    def __init__(self, micro: int) -> None:
+        super().__init__(f"out of memory on one of several workers: run again with finetune.micro_batch {micro}")
+        self.micro = micro
+
+
 class RegistryError(RadiaError):
     """MLflow cannot be reached, or has no such model, version or alias."""
 

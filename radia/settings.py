@@ -261,6 +261,7 @@ class TrainSettings(Section):
     workers: int = Field(1, ge=0, description="that share each batch; 0: one a GPU")
     ray_address: str = Field("", description="of a Ray cluster that sees the data folder; empty: started here")
     restarts: int = Field(2, ge=0, description="how often all go on from the last epoch after one died")
+    wait_seconds: int = Field(600, ge=1, description="after which a worker that is not heard of counts as lost")
 
 
 class StandInSettings(Section):
@@ -469,6 +470,26 @@ def addresses() -> dict[str, str]:
             raise SettingsError("RADIA_ADDRESSES is not of the form name=host:port name=host:port")
         found[name] = address
     return found
+
+
+MEASURED = ("receiver", "dagster-code")
+"""Services with a page of their own for Prometheus; the web app has one among its pages."""
+
+
+def measures_address(service: str) -> tuple[str, int] | None:
+    """Host and port of a service's page for Prometheus by `$RADIA_METRICS`; None where it names none.
+
+    `receiver=9112 dagster-code=9113`: on 127.0.0.1; `receiver=0.0.0.0:9112`: for others too, on a network without a way
+    out. Raises SettingsError.
+    """
+    found = {}
+    for entry in os.environ.get("RADIA_METRICS", "").split():
+        match = re.fullmatch(rf"({'|'.join(MEASURED)})=(?:([A-Za-z0-9._-]+):)?(\d{{1,5}})", entry)
+        if match is None:
+            names = " and ".join(MEASURED)
+            raise SettingsError(f"RADIA_METRICS is not of the form NAME=PORT or NAME=HOST:PORT; names are {names}")
+        found[match[1]] = (match[2] or "127.0.0.1", int(match[3]))
+    return found.get(service)
 
 
 def public_url() -> str:

@@ -2,23 +2,27 @@
 
 Every worker runs `radia.fit.loop.fit`, unchanged, on its part of each batch. What the first of them has to tell (its
 progress, its epochs, its log, how it ended) lies in a folder beside the kept state, from which it is told here as if
-the training ran in this process. A worker that dies ends all of them: they are started again and go on from the last
-epoch, as often as `train.restarts` allows.
+the training ran in this process. A worker that dies, or is not heard of for `train.wait_seconds`, ends all of them:
+they are started again and go on from the last epoch, as often as `train.restarts` allows. Where a part of a batch does
+not fit into the memory of one, that one leaves, and all go on from the last epoch with half of it at once.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
 import pickle
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir, mkdtemp
 from typing import TYPE_CHECKING, Any
@@ -28,9 +32,10 @@ import torch
 from numpy.typing import NDArray
 
 from radia import errors
-from radia.errors import RadiaError, TrainingError
+from radia.errors import DoesNotFit, RadiaError, TrainingError
 from radia.fit.loop import FitResult, OnEpoch, Progress, fit
 from radia.fit.setup import accelerator_of
+from radia.fit.workers import lost_another
 from radia.model import ChestModel, Preprocessing
 from radia.workers import cluster
 from radia.workspace import written_whole
@@ -44,6 +49,8 @@ _LOOK_SECONDS = 0.2
 _TELL_SECONDS = 0.5
 """Progress is told no more often: the folder may lie on another machine."""
 _DIED = "a worker of the training died"
+_LOST_ANOTHER = 75
+"""Exit status of a process that has lost another (EX_TEMPFAIL)."""
 
 
 def train(
@@ -72,12 +79,38 @@ def train(
         told = _Told(Path(folder), progress, on_epoch)
         state = resume.resolve() if resume else Path(folder) / "state"
         job = _packed({"model": model, "resume": state, **call})
-        run = _by_ray if where.backend == "ray" else _by_processes
+        by = _by_ray if where.backend == "ray" else _by_processes
         try:
-            workers = run(job, told, where, device)
+            with by(job, told, where, device) as (workers, attempt):
+                _until_done(attempt, told, where.restarts)
         finally:
             told.look()
         return told.result(model, {"workers": workers, "backend": where.backend})
+
+
+class _Died(Exception):
+    """An attempt ended because a worker did, without an error of the training itself."""
+
+
+def _until_done(attempt: Callable[[], None], told: _Told, restarts: int) -> None:
+    """Lets the workers run until they end well. Raises the training's own error, and TrainingError."""
+    left, fits = restarts, told.fits()
+    while True:
+        try:
+            attempt()
+        except _Died as died:
+            if refused := told.refused():
+                raise refused from None
+            before, fits = fits, told.fits()
+            if fits != before:
+                log.warning("out of memory in a worker: all go on from the last epoch, with %d images at once", fits)
+                continue
+            if not left:
+                raise _too_often(restarts, str(died)) from died
+            left -= 1
+            log.warning("%s (%s): all are started again, from the last epoch", _DIED, died)
+        else:
+            return
 
 
 def _packed(call: Mapping[str, Any]) -> bytes:
@@ -98,12 +131,22 @@ def _work(job: bytes, folder: Path) -> None:
     with telling.log():
         try:
             call = pickle.loads(job)  # noqa: S301  what train packed
-            result = fit(**call, progress=telling.progress, on_epoch=telling.epoch)
+            at_once = _fits(folder)
+            result = fit(**call, progress=telling.progress, on_epoch=telling.epoch, at_once=at_once)
+        except DoesNotFit as error:
+            telling.fits(error.micro)
+            raise
         except RadiaError as error:
             telling.error(error)
             raise
     if telling.first:
         telling.result(result)
+
+
+def _fits(folder: Path) -> int | None:
+    """How many images at once have not run out of memory yet; None where nothing has."""
+    path = folder / "at-once"
+    return int(path.read_text()) if path.exists() else None
 
 
 class _Telling:
@@ -144,6 +187,10 @@ class _Telling:
     def error(self, error: RadiaError) -> None:
         with written_whole(self._folder / "error.json") as partial:
             partial.write_text(json.dumps({"kind": type(error).__name__, "message": str(error)}))
+
+    def fits(self, images: int) -> None:
+        with written_whole(self._folder / "at-once") as partial:
+            partial.write_text(str(images))
 
     def result(self, result: FitResult) -> None:
         model = result.model
@@ -207,6 +254,10 @@ class _Told:
             if self.on_epoch:
                 self.on_epoch(event["epoch"], np.load(self.folder / event["probabilities"]))
 
+    def fits(self) -> int | None:
+        """How many images at once the workers go on with, after one ran out of memory."""
+        return _fits(self.folder)
+
     def refused(self) -> RadiaError | None:
         """The error that the training itself ended with."""
         path = self.folder / "error.json"
@@ -233,11 +284,11 @@ class _Told:
         return FitResult(**values | {"model": model.eval()})
 
 
-def _too_often(restarts: int) -> TrainingError:
+def _too_often(restarts: int, how: str) -> TrainingError:
     again = f"{restarts} times again" if restarts else "and none may be started again (train.restarts)"
     return TrainingError(
-        f"{_DIED}, {again}: out of memory, killed, or its machine is gone. What was done is kept; run again, and the "
-        "training goes on from its last epoch"
+        f"{_DIED}, {again}: {how}. Out of memory, killed, cut off, or its machine is gone. What was done is kept; run "
+        "again, and the training goes on from its last epoch"
     )
 
 
@@ -253,37 +304,40 @@ def _processes(where: TrainSettings, device: str) -> int:
     return where.workers or there
 
 
-def _by_processes(job: bytes, told: _Told, where: TrainSettings, device: str) -> int:
-    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
-
+@contextmanager
+def _by_processes(
+    job: bytes, told: _Told, where: TrainSettings, device: str
+) -> Iterator[tuple[int, Callable[[], None]]]:
+    """How many processes of this machine there are, and what lets them run once."""
     count = _processes(where, device)
     log.info("training with %d processes", count)
-    for attempt in range(where.restarts + 1):
-        meeting = Path(mkdtemp()) / "workers"
-        args = (count, accelerator_of(device), meeting, job, told.folder)
-        workers: Any = start_processes(_process, args, count, join=False, start_method="spawn")  # type: ignore[no-untyped-call]
-        try:
-            while not workers.join(timeout=_LOOK_SECONDS, grace_period=5):
-                told.look()
-            break
-        except (ProcessExitedException, ProcessRaisedException) as error:
-            if refused := told.refused():
-                raise refused from None
-            # those that were left complain of the one that died, and may be heard first
-            killed = any(one.exitcode == -signal.SIGKILL for one in workers.processes)
-            if not killed and isinstance(error, ProcessRaisedException):
-                raise
-            if attempt == where.restarts:
-                raise _too_often(where.restarts) from error
-            log.warning("%s: all are started again, from the last epoch", _DIED)
-        finally:
-            for one in workers.processes:
-                one.kill()
-            shutil.rmtree(meeting.parent)
-    return count
+    yield count, lambda: _run_processes(count, accelerator_of(device), job, told, where.wait_seconds)
 
 
-def _process(rank: int, count: int, accelerator: str, meeting: Path, job: bytes, folder: Path) -> None:
+def _run_processes(count: int, accelerator: str, job: bytes, told: _Told, patience: int) -> None:
+    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
+
+    meeting = Path(mkdtemp()) / "workers"
+    args = (count, accelerator, meeting, job, told.folder, patience)
+    workers: Any = start_processes(_process, args, count, join=False, start_method="spawn")  # type: ignore[no-untyped-call]
+    try:
+        while not workers.join(timeout=_LOOK_SECONDS, grace_period=5):
+            told.look()
+    except ProcessExitedException as error:
+        raise _Died(str(error)) from error
+    except ProcessRaisedException as error:
+        # what left with an error of the training has told it; another exception is a fault of the program
+        killed = any(one.exitcode == -signal.SIGKILL for one in workers.processes)
+        if killed or told.refused():
+            raise _Died("killed") from error
+        raise
+    finally:
+        for one in workers.processes:
+            one.kill()
+        shutil.rmtree(meeting.parent)
+
+
+def _process(rank: int, count: int, accelerator: str, meeting: Path, job: bytes, folder: Path, patience: int) -> None:
     """One of `count` processes of this machine. They meet in a file and talk through this machine alone."""
     here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
     os.environ.update({name: str(value) for name, value in here.items()})
@@ -291,9 +345,17 @@ def _process(rank: int, count: int, accelerator: str, meeting: Path, job: bytes,
     if accelerator == "cuda":
         torch.cuda.set_device(rank)
     backend = "nccl" if accelerator == "cuda" else "gloo"
-    torch.distributed.init_process_group(backend, init_method=meeting.as_uri(), rank=rank, world_size=count)
+    torch.distributed.init_process_group(
+        backend, init_method=meeting.as_uri(), rank=rank, world_size=count, timeout=timedelta(seconds=patience)
+    )
     try:
         _work(job, folder)
+    except DoesNotFit:
+        sys.exit(_LOST_ANOTHER)
+    except RuntimeError as error:
+        if lost_another(error):
+            sys.exit(_LOST_ANOTHER)
+        raise
     finally:
         torch.distributed.destroy_process_group()
 
@@ -301,40 +363,58 @@ def _process(rank: int, count: int, accelerator: str, meeting: Path, job: bytes,
 # --- Ray Train ------------------------------------------------------------------------------------------------------
 
 
-def _by_ray(job: bytes, told: _Told, where: TrainSettings, device: str) -> int:
-    # a cluster may take minutes to start a machine; and paths stay what they are
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
+@contextmanager
+def _by_ray(job: bytes, told: _Told, where: TrainSettings, device: str) -> Iterator[tuple[int, Callable[[], None]]]:
+    """How many workers of Ray there are, and what lets them run once."""
+    # a cluster may take minutes to start a machine, or to get a lost one back; and paths stay what they are
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(where.wait_seconds))
+    os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", str(where.wait_seconds))
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     if not where.ray_address:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    with ThreadPoolExecutor(1) as aside, cluster(where.ray_address, cores=where.workers or 1, wanted_by="train") as ray:
-        from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-        from ray.train.torch import TorchTrainer
-
+    with cluster(where.ray_address, cores=where.workers or 1, wanted_by="train") as ray:
         gpus = 0 if device == "cpu" else int(ray.cluster_resources().get("GPU", 0))
         if device == "cuda" and gpus < max(1, where.workers):
             raise TrainingError(f"CUDA was asked for, and the Ray cluster has {gpus} GPUs for {where.workers} workers")
         count = where.workers or gpus or 1
         use_gpu = gpus >= count
         log.info("training with %d workers of Ray, %s", count, "a GPU each" if use_gpu else "without GPUs")
-        trainer = TorchTrainer(
-            _ray_worker,
-            train_loop_config={"job": ray.put(job), "folder": str(told.folder), "gpu": use_gpu},
-            scaling_config=ScalingConfig(num_workers=count, use_gpu=use_gpu),
-            run_config=RunConfig(
-                name="ray", storage_path=str(told.folder), failure_config=FailureConfig(max_failures=where.restarts)
-            ),
-        )
+        config = {"job": ray.put(job), "folder": str(told.folder), "gpu": use_gpu}
+        names = (f"ray-{number}" for number in itertools.count(1))
+        yield count, lambda: _run_ray(config, told, name=next(names), count=count, patience=where.wait_seconds)
+
+
+def _run_ray(config: dict[str, Any], told: _Told, *, name: str, count: int, patience: int) -> None:
+    from ray.exceptions import RayError
+    from ray.train import RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.config import FailureConfig  # ray.train's own, typed as what it is
+
+    trainer = TorchTrainer(
+        _ray_worker,
+        train_loop_config=config,
+        torch_config=TorchConfig(timeout_s=patience),
+        scaling_config=ScalingConfig(num_workers=count, use_gpu=config["gpu"]),
+        # Ray itself would wait for ever for a node that does not come back: _until_done counts
+        run_config=RunConfig(
+            name=name, storage_path=str(told.folder), failure_config=FailureConfig(controller_failure_limit=0)
+        ),
+    )
+    with ThreadPoolExecutor(1) as aside:
         running = aside.submit(trainer.fit)
         while not wait([running], _LOOK_SECONDS).done:
             told.look()
-        try:
-            running.result()
-        except TrainingFailedError as error:
-            if refused := told.refused():
-                raise refused from None
-            raise _too_often(where.restarts) from error
-        return count
+    try:
+        running.result()
+    except (TrainingFailedError, RayError) as error:
+        raise _Died(_why(error)) from error
+
+
+def _why(error: Exception) -> str:
+    """What Ray says of it, in a line."""
+    cause = getattr(error, "controller_failure", None) or error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[0]}"[:200] if lines else type(cause).__name__
 
 
 def _ray_worker(config: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ from radia.fit.setup import (
 )
 from radia.fit.step import gradients
 from radia.fit.validation import Judge, Validation
-from radia.fit.workers import open_fabric, part_of, quiet_fabric, share_batch_norms
+from radia.fit.workers import agreed, open_fabric, part_of, quiet_fabric, share_batch_norms
 from radia.model import Augmentation, Checkpoint, ChestModel, to_input
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def fit(
     progress: Progress | None = None,
     resume: Path | None = None,
     on_epoch: OnEpoch | None = None,
+    at_once: int | None = None,
 ) -> FitResult:
     """Trains the model on `ids[train]`, keeps the epoch that is best on `ids[validation]`, calibrates it there.
 
@@ -106,6 +107,7 @@ def fit(
     judge: what chooses the best epoch where reads tell more than the given labels. progress: called with (steps done,
     steps in all). resume: a folder for the full state after each epoch, from which the same run goes on after it was
     killed; emptied when it ends. on_epoch: called with each entry of the history and the validation probabilities.
+    at_once: no more images of a batch go through together, whatever settings and estimate say.
 
     Raises TrainingError where training cannot start or the loss stops being finite, StorageFull where the state of an
     epoch cannot be kept.
@@ -154,6 +156,7 @@ def fit(
             micro = settings.micro_batch or images_at_once(model, mine.stop - mine.start, rows, fabric.autocast())
             state = states.State(run, 0, [], 0, {}, micro)
             state.add(*validate.entry(0, None), model, tolerance)
+        state.micro = agreed(min(state.micro, at_once or state.micro), min)
         for epoch in range(state.epoch + 1, settings.epochs + 1):
             if settings.patience and state.epoch - state.top_epoch >= settings.patience:
                 log.info("no improvement in %d epochs: done after epoch %d", settings.patience, state.epoch)

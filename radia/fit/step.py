@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from radia.errors import TrainingError
+from radia.errors import DoesNotFit, TrainingError
 from radia.fit.batches import Batch
 from radia.fit.loss import Loss
 from radia.fit.workers import gathered
@@ -23,7 +23,8 @@ def gradients(fabric: Fabric, network: Any, x: Tensor, batch: Batch, loss_of: Lo
     """Adds up the batch's gradients over parts of at most `micro` images and over workers.
 
     Parts that do not fit into memory are halved. Returns each image's loss, whose sum is the batch's mean over weighed
-    cells, and the size of part that did fit. Raises TrainingError.
+    cells, and the size of part that did fit. Raises TrainingError; DoesNotFit where there are several workers: the
+    others wait in a batch norm for this one's images, and only leaving lets them go.
     """
     while True:
         losses = _if_it_fits(fabric, network, x, batch, loss_of, micro)
@@ -38,9 +39,7 @@ def gradients(fabric: Fabric, network: Any, x: Tensor, batch: Batch, loss_of: Lo
                 "one image alone does not fit into the device's memory: choose a smaller finetune.side or backbone"
             )
         if fabric.world_size > 1:
-            raise TrainingError(
-                f"out of memory on one of {fabric.world_size} workers: run again with finetune.micro_batch {micro}"
-            )
+            raise DoesNotFit(micro)
         log.warning("out of memory: %d images at once from here on, the batch stays %d", micro, len(x))
 
 

@@ -75,6 +75,14 @@ def agreed(number: int, choose: Callable[[Sequence[int]], int]) -> int:
     return choose(numbers)
 
 
+def lost_another(error: BaseException) -> bool:
+    """Whether this is how a worker hears that another is gone: cut off, silent for too long, or dead."""
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    # gloo has no class of its own
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in ("/gloo/", "pair closure"))
+
+
 def _several() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
