@@ -15,8 +15,8 @@ pydantic, pyyaml, pillow; with pandas and pyarrow, images come from real shards,
 | loader / torchxrayvision's | images a second of the loaders alone, with augmentation, the same images | |
 | loop / torchxrayvision's | images a second of the same step, fed by either | |
 
---whole trains, by the product's own fit, on 10,000 images for 10 epochs at 320 px, validates after each on 1,000 others,
-and tells the seconds from the call to the calibrated model (bar: 75 on an H100).
+--whole trains, by the product's own fit, on 10,000 images for 10 epochs at 320 px, validates after each on 1,000
+others, and tells the seconds from the call to the calibrated model (bar: 75 on an H100).
 
 torchxrayvision's is the loader of its scripts/train_model.py and train_utils.py: CheX_Dataset over JPEG files, center
 crop, resize, RandomAffine, DataLoader. Where it is missing: pip install --no-deps --target FOLDER torchxrayvision
@@ -36,8 +36,9 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -154,7 +155,9 @@ def whole(plan: Plan) -> dict[str, Any]:
     """Seconds of a hospital's training, from the call of fit to the calibrated model, and what they went into."""
     from radia.fit import fit
 
-    judged, epochs, seconds = STUDIES // 10, [], []
+    judged = STUDIES // 10
+    losses: list[float] = []
+    seconds: list[float] = []
     with TemporaryDirectory() as folder:
         collection = Collection(Path(folder), STUDIES + judged, AT, files=False)
         rng = np.random.default_rng(0)
@@ -163,6 +166,11 @@ def whole(plan: Plan) -> dict[str, Any]:
         settings = FinetuneSettings(backbone="densenet121", epochs=EPOCHS, batch_size=plan.batch, side=AT)
         model = build("densenet121", preprocessing=Preprocessing(AT))
         start = plan.clock()
+
+        def ended(entry: Mapping[str, Any], _probabilities: Any) -> None:
+            losses.append(round(entry["loss"], 4))
+            seconds.append(plan.clock() - start)
+
         fit(
             model,
             images=collection.store,
@@ -173,10 +181,10 @@ def whole(plan: Plan) -> dict[str, Any]:
             validation=~train,
             settings=settings,
             seed=0,
-            on_epoch=lambda entry, _: (epochs.append(entry["loss"]), seconds.append(plan.clock() - start)),
+            on_epoch=ended,
         )
         taken = plan.clock() - start
-    steady = [later - before for before, later in zip(seconds, seconds[1:], strict=False)]
+    steady = [later - before for before, later in pairwise(seconds)]
     return {
         "images": STUDIES,
         "validation images": judged,
@@ -186,7 +194,7 @@ def whole(plan: Plan) -> dict[str, Any]:
         "seconds": round(taken, 1),
         "seconds to the end of epoch 1": round(seconds[0], 1),
         "seconds of an epoch after it": round(median(steady), 2),
-        "losses": [round(loss, 4) for loss in epochs],
+        "losses": losses,
     }
 
 

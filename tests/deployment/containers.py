@@ -47,6 +47,8 @@ START_INTERVAL = 2.0
 """Seconds between health checks of a service that starts."""
 WORKDIR = "/opt/radia"
 ISOLATED = ("unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child=KILL", "--propagation=private")
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+"""Debian's libfaketime: the time that a process is told."""
 _CLONE_NEWNET = 0x40000000
 
 
@@ -97,9 +99,14 @@ class Engine:
         secrets: Path,
         profiles: Sequence[str] = (),
         volumes: Mapping[str, str] | None = None,
+        clock_can_jump: bool = False,
     ) -> None:
-        """home: where volumes and logs lie. volumes: options of a tmpfs that takes a volume's place, by its name."""
+        """home: where volumes and logs lie. volumes: options of a tmpfs that takes a volume's place, by its name.
+
+        clock_can_jump: see set_clock; needs libfaketime.
+        """
         self.home, self._secrets = home, secrets
+        self.clock_can_jump = clock_can_jump
         text = _interpolated((CHECKOUT / "docker-compose.yml").read_text(), {"RADIA_PARAMS_FILE": str(params)})
         self.compose: dict[str, Any] = yaml.safe_load(text)
         self.services: dict[str, Any] = {
@@ -157,6 +164,8 @@ class Engine:
         (self.home / "etc" / "group").write_text(f"root:x:0:\nradia:x:{USER}:\n")
         shutil.copyfile("/usr/share/zoneinfo/Etc/UTC", self.home / "etc" / "localtime")
         (self.home / "etc" / "nsswitch.conf").write_text("hosts: files\npasswd: files\ngroup: files\n")
+        if self.clock_can_jump:
+            self.set_clock("+0")
 
     def _make_volume(self, name: str) -> None:
         place = self.volume(name)
@@ -250,6 +259,10 @@ class Engine:
         _signal(one, signal.SIGKILL)
         one.process.wait()
 
+    def set_clock(self, offset: str) -> None:
+        """What the services' clocks show from this machine's time, as libfaketime writes it: `+0`, `-2d`, `+90m`."""
+        (self.home / "etc" / "faketime").write_text(f"{offset}\n")  # in place: it is seen through mounts
+
     def pids(self, name: str) -> list[int]:
         """The service's processes, as this machine counts them, without the one that looks after the others."""
         found: list[int] = []
@@ -326,6 +339,9 @@ class Engine:
         }
         given = self.compose["services"][name].get("environment", {})
         base |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": WORKDIR}  # wherever else it is installed
+        if self.clock_can_jump:
+            base |= {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": "/etc/faketime"}
+            base |= {"FAKETIME_CACHE_DURATION": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
         return base | {key: str(value) for key, value in given.items()}
 
     def _script(self, name: str, root: Path, command: Sequence[str] = ()) -> str:

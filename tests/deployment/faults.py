@@ -1,8 +1,9 @@
 """Faults injected into the running services, and what became of the job. `make faults` writes docs/reliability.md.
 
-A run that nothing disturbed says what the job must end in. Before each fault everything that the job made is removed
-(what was received, the ledger and MLflow stay), the job is started, the fault is injected, and the job is started again
-until it succeeds. Then: the same digests, as many candidates, receipts and files as before, and a ledger that verifies.
+First the PACS goes away while it sends and while it is asked. Then a run that nothing disturbed says what the job must
+end in. Before each further fault everything that the job made is removed (what was received, the ledger and MLflow
+stay), the job is started, the fault is injected, and where the run did not end well, the job is started again until it
+does. Then: the same digests, as many candidates, the same files, each once, and a ledger that verifies.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import random
 import shutil
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +43,10 @@ SERVICES = [
 ]
 PAGE = CHECKOUT / "docs" / "reliability.md"
 TRIES = 12
+PARTS = 3
+"""In which the feed is brought in: one fault for each of them and each way."""
+TRAINING = {"epochs": 12}
+"""Long enough to be met."""
 DATA_BYTES = 700 << 20
 """The size of the disk for the data folder: a tmpfs, so that it can be filled."""
 
@@ -50,12 +57,16 @@ class State:
 
     digests: dict[str, str]
     candidates: int
-    batches: dict[str, int]
+    files: list[str]
 
 
 @dataclass
 class Row:
-    """What became of one kind of fault. lost: how many of the states after it differed from the undisturbed one."""
+    """What became of one kind of fault.
+
+    lost: files or results that were missing, doubled or other than in the undisturbed run. restarts: how often the job
+    was started again by a person; what services do by themselves does not count.
+    """
 
     fault: str
     injected: int = 0
@@ -72,7 +83,6 @@ class Drill:
     def __init__(self, engine: Engine, feed: Path, seed: int) -> None:
         self.engine, self.feed, self.chance = engine, feed, random.Random(seed)
         self.reference: State | None = None
-        self.kills = 0
 
     def fresh(self) -> None:
         """Removes what the job made."""
@@ -115,57 +125,51 @@ class Drill:
         code = (
             "import json; from radia import registry; from radia.intake import receipts; from radia.settings import "
             "workspace; w = workspace(); print(json.dumps([len(registry.candidates(w)), "
-            "{r.batch: len(r.files) for r in receipts(w.landing)}]))"
+            "sorted(f.sha256 for r in receipts(w.landing) for f in r.files)]))"
         )
         done = self.engine.execute("dagster-code", "python", "-c", code)
-        candidates, batches = json.loads(done.stdout.splitlines()[-1])
-        return State(hospital.results(self.engine), candidates, batches)
+        candidates, files = json.loads(done.stdout.splitlines()[-1])
+        return State(hospital.results(self.engine), candidates, files)
 
-    def judge(self, row: Row) -> None:
-        """Finishes the job after a fault and counts what came of it."""
-        try:
-            row.restarts += self.finish() - 1
-            found = self.state()
-        except RuntimeError as error:
-            row.why = str(error).splitlines()[0][:120]
-            return
-        if found == self.reference:
-            row.survived = row.injected
-        else:
-            row.lost += 1
-            row.why = "the state differs"
+    def judge(self, row: Row, injected: int, end: str) -> None:
+        """Finishes the job after so many faults, unless it ended well by itself, and counts what came of them."""
+        assert self.reference is not None
+        if end != "SUCCESS":
+            row.restarts += self.finish()
+        found = self.state()
+        wrong = len(set(found.digests.items()) ^ set(self.reference.digests.items()))
+        wrong += abs(found.candidates - self.reference.candidates)
+        wrong += differing(found.files, self.reference.files)
+        row.lost += wrong
+        row.survived += 0 if wrong else injected
+        if wrong:
+            row.why = f"{wrong} differ"
 
-    # --- faults -----------------------------------------------------------------------------------------------------
+    # --- faults: each says how many it injected, and how the run that it met ended -----------------------------------
 
-    def killed(self, row: Row) -> None:
+    def killed(self) -> tuple[int, str]:
         """kill -9 of every service, in an order of chance and at moments of chance, while the job runs."""
-        self.fresh()
-        run, turns = self.start(), self.kills
-        while turns:
-            names = SERVICES.copy()
-            self.chance.shuffle(names)
-            for name in names[:turns]:
-                time.sleep(self.chance.uniform(1, 12))
-                self.engine.kill(name)
-                row.injected += 1
-                turns -= 1
-                if self.ended(run, seconds=1) in ("FAILURE", "CANCELED", "SUCCESS"):
-                    run = self.start()
+        names = self.chance.sample(SERVICES, len(SERVICES))
+        run = self.start()
+        for name in names:
+            time.sleep(self.chance.uniform(1, 15))
+            self.engine.kill(name)
+        return len(names), self._well(run)
+
+    def _well(self, run: str) -> str:
+        """How a run ended, once all services are well."""
         for name in SERVICES:
             self.engine.await_condition(name, "service_healthy", seconds=400)
-        self.ended(run)
+        return self.ended(run)
 
-    def postgres_restarted(self, row: Row) -> None:
+    def postgres_restarted(self) -> tuple[int, str]:
         """PostgreSQL is stopped and started in the middle of the job."""
-        self.fresh()
         run = self.start()
-        time.sleep(self.chance.uniform(15, 40))
+        time.sleep(self.chance.uniform(10, 60))
         self.engine.stop("postgres")
         time.sleep(3)
         self.engine.start("postgres")
-        row.injected += 1
-        self.engine.await_condition("postgres", "service_healthy")
-        self.ended(run)
+        return 1, self._well(run)
 
     def reached(self, what: str, test: str) -> None:
         """Waits until the job has come so far."""
@@ -173,105 +177,163 @@ class Drill:
         while self.engine.execute("dagster-code", "sh", "-c", test, quiet=True).returncode:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{what} was not reached")
-            time.sleep(1)
+            time.sleep(0.2)
 
-    def mlflow_down(self, row: Row) -> None:
+    def mlflow_down(self) -> tuple[int, str]:
         """MLflow is gone when the candidate is to be registered."""
-        self.fresh()
         run = self.start()
-        self.reached("the evaluation", "test -f /data/evaluation/metrics.json")
+        self.reached("the evaluation", "test -f /data/records/evaluate.json")
         self.engine.stop("mlflow")
-        row.injected += 1
-        self.ended(run)
+        end = self.ended(run)
         self.engine.start("mlflow")
         self.engine.await_condition("mlflow", "service_healthy")
+        return 1, end
 
-    def out_of_memory(self, row: Row) -> None:
-        """The process that trains is killed while it does, as the kernel does where memory runs out."""
-        self.fresh()
+    def out_of_memory(self) -> tuple[int, str]:
+        """The largest process is killed while it trains, as the kernel does where memory runs out."""
         run = self.start()
-        self.reached("the training", "test -f /data/records/suspects.json || test -d /data/suspects")
-        time.sleep(self.chance.uniform(1, 5))
+        self.reached("the training", "ls /data/models/resume-*/*")
         biggest = "ps -eo rss,pid,args --sort=-rss | grep -v 'api grpc' | awk 'NR==2 {print $2}' | xargs kill -9"
         self.engine.execute("dagster-code", "sh", "-c", biggest)
-        row.injected += 1
-        self.ended(run)
+        return 1, self.ended(run)
 
-    def disk_full(self, row: Row) -> None:
-        """The disk of the data folder is filled at a moment of chance, until the run has failed."""
-        self.fresh()
+    def disk_full(self) -> tuple[int, str]:
+        """The disk of the data folder is filled at a moment of chance, until the run has ended."""
         run = self.start()
-        time.sleep(self.chance.uniform(10, 45))
+        time.sleep(self.chance.uniform(10, 70))
         self.engine.execute("dagster-code", "sh", "-c", "dd if=/dev/zero of=/data/filler bs=64k", quiet=True)
-        row.injected += 1
-        self.ended(run)
+        end = self.ended(run)
         self.engine.execute("dagster-code", "rm", "-f", "/data/filler")
+        return 1, end
 
-    def pacs_gone(self, row: Row) -> None:
-        """Orthanc is killed while it sends, and while it is asked; then both are done again."""
-        ids = hospital.fill_pacs(self.feed / "inbox" / SENT_SITE)
-        hospital.fill_pacs(self.feed / "inbox" / ASKED_SITE)
-        self._kill_beside("orthanc", lambda: hospital.send_from_pacs(ids))
-        self._kill_beside("orthanc", lambda: self.engine.execute("dagster-code", *_ASK, quiet=True))
-        row.injected += 2
-        hospital.fill_pacs(self.feed / "inbox" / SENT_SITE)
+    def clock_jumps(self) -> tuple[int, str]:
+        """The clock of all services jumps ahead by a day in the middle of the job, and later back by two."""
+        run = self.start()
+        for jump in ("+1d", "-1d"):
+            time.sleep(self.chance.uniform(10, 40))
+            self.engine.set_clock(jump)
+        end = self.ended(run)
+        self.engine.set_clock("+0")
+        return 2, end
+
+    # --- faults on the way in -----------------------------------------------------------------------------------------
+
+    def bring_in(self, row: Row) -> int:
+        """The feed in parts; Orthanc is killed while it sends each of them and while it is asked for each of them.
+
+        How many objects it held in all.
+        """
+        sent, asked = (hospital.files_of(self.feed, site) for site in (SENT_SITE, ASKED_SITE))
+        held: set[str] = set()
+        for part in range(PARTS):
+            hospital.empty_pacs()
+            ids = hospital.fill_pacs(sent[part::PARTS])
+            held |= set(ids)
+            row.injected += self._kill_beside("orthanc", lambda ids=ids: hospital.send_from_pacs(ids))
+            done = hospital.send_from_pacs(ids)
+            assert done.get("FailedInstancesCount") == 0, done
         hospital.empty_pacs()
-        self.fresh()
+        for part in range(PARTS):
+            held |= set(hospital.fill_pacs(asked[part::PARTS]))
+            row.injected += self._kill_beside("orthanc", self._ask)
+            self._ask()
+        hospital.put_labels(self.engine, self.feed)
+        return len(held)
 
-    def _kill_beside(self, name: str, work: Callable[[], object]) -> None:
-        import threading
+    def arrived(self) -> int:
+        """How many objects stand in the receipts of batches."""
+        code = (
+            "from radia.intake import receipts; from radia.settings import workspace; "
+            "print(sum(len(r.files) for r in receipts(workspace().landing)))"
+        )
+        return int(self.engine.execute("dagster-code", "python", "-c", code).stdout.split()[-1])
 
-        def quietly() -> None:
+    def _ask(self) -> None:
+        self.engine.execute("dagster-code", "radia", "intake", "pacs", "--from", "2020-01-01")
+
+    def _kill_beside(self, name: str, work: Callable[[], object]) -> int:
+        """Kills a service while the work needs it; 1 where the work was still under way."""
+        broken: list[Exception] = []
+
+        def attempt() -> None:
             try:
                 work()
-            except (RequestException, RuntimeError):
-                return
+            except (RequestException, RuntimeError) as error:
+                broken.append(error)
 
-        working = threading.Thread(target=quietly)
+        working = threading.Thread(target=attempt)
         working.start()
-        time.sleep(self.chance.uniform(0.2, 2))
+        time.sleep(self.chance.uniform(0.2, 1.5))
+        under_way = working.is_alive()
         self.engine.kill(name)
         working.join()
-        hospital.await_that(hospital.pacs_answers, "Orthanc is there again")
+        hospital.await_that(hospital.pacs_answers, f"{name} is there again")
+        return int(under_way)
 
 
-_ASK = ("radia", "intake", "pacs", "--from", "2020-01-01")
+def differing(found: list[str], expected: list[str]) -> int:
+    """How many of them are missing or there too often."""
+    here, there = Counter(found), Counter(expected)
+    return ((here - there) + (there - here)).total()
 
-FAULTS: dict[str, tuple[str, Callable[[Drill, Row], None], int]] = {
-    "kill": ("kill -9 of every service, at random moments of the job", Drill.killed, 1),
+
+PACS, CLOCK = "pacs", "clock"
+FAULTS: dict[str, tuple[str, Callable[[Drill], tuple[int, str]], int]] = {
+    "kill": ("kill -9 of every service, at random moments of the job", Drill.killed, 6),
     "postgres": ("PostgreSQL restarted during the job", Drill.postgres_restarted, 3),
     "mlflow": ("MLflow down at registration", Drill.mlflow_down, 2),
     "memory": ("the training process killed, as by the kernel out of memory", Drill.out_of_memory, 3),
-    "disk": ("disk of the data folder full", Drill.disk_full, 5),
-    "pacs": ("PACS gone in the middle of an association and of a query", Drill.pacs_gone, 2),
+    "disk": ("disk of the data folder full", Drill.disk_full, 4),
+    CLOCK: ("the clock jumps a day ahead, then back", Drill.clock_jumps, 1),
 }
+"""What it is called, how it is injected, and how often."""
 
 
-def drill(engine: Engine, feed: Path, *, chosen: list[str], kills: int, seed: int, prepared: bool = False) -> list[Row]:
-    """Injects the chosen faults; a row a kind. The services run, the feed is in, and an engineer has an account."""
-    site = Drill(engine, feed, seed)
-    site.kills = kills
-    if not prepared:
+def drill(engine: Engine, feed: Path, *, chosen: Sequence[str], seed: int) -> list[Row]:
+    """Injects the chosen faults into services that run; a row a kind."""
+    site, rows = Drill(engine, feed, seed), []
+    hospital.add_person(engine, ENGINEER, "engineer")
+    hospital.await_that(hospital.pacs_answers, "Orthanc answers")
+    if PACS in chosen:
+        rows.append(on_the_way_in(site))
+    else:
         hospital.bring_in(engine, feed)
-        hospital.add_person(engine, ENGINEER, "engineer")
     site.finish()
     site.reference = site.state()
-    rows = []
+    print(f"undisturbed: {site.reference}", flush=True)
     for name in chosen:
-        words, inject, times = FAULTS[name]
-        row = Row(words)
-        begun = time.monotonic()
-        for _ in range(times):
-            try:
-                inject(site, row)
-            except (RuntimeError, AssertionError, RequestException) as error:
-                row.why = str(error).splitlines()[0][:120]
-                continue
-            site.judge(row)
-        row.seconds = time.monotonic() - begun
-        rows.append(row)
-        print(row, flush=True)
+        if name in FAULTS:
+            rows.append(injected(site, name))
     return rows
+
+
+def on_the_way_in(site: Drill) -> Row:
+    """The row of the PACS that goes away: each object that it held must have arrived, once."""
+    row, begun = Row("PACS killed in the middle of an association or of a query"), time.monotonic()
+    held = site.bring_in(row)
+    hospital.await_that(lambda: site.arrived() >= held, f"{held} objects have arrived", 300)
+    row.lost = abs(site.arrived() - held)
+    row.survived = 0 if row.lost else row.injected
+    row.seconds = time.monotonic() - begun
+    print(row, flush=True)
+    return row
+
+
+def injected(site: Drill, name: str) -> Row:
+    """The row of one kind of fault."""
+    words, inject, times = FAULTS[name]
+    row, begun = Row(words), time.monotonic()
+    for _ in range(times):
+        try:
+            site.fresh()
+            count, end = inject(site)
+            row.injected += count
+            site.judge(row, count, end)
+        except (RuntimeError, AssertionError, RequestException) as error:
+            row.why = str(error).splitlines()[0][:200]
+        print(f"{time.monotonic() - begun:6.0f} s {row}", flush=True)
+    row.seconds = time.monotonic() - begun
+    return row
 
 
 def page(rows: list[Row], *, command: str) -> str:
@@ -298,23 +360,28 @@ def write_page(text: str) -> None:
 def main() -> int:
     """Runs it in a folder of its own; exit status 0 where nothing was lost."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("faults", nargs="*", choices=[*FAULTS, []], help="which; all where none is named")
-    options.add_argument("--kills", type=int, default=50)
+    options.add_argument("faults", nargs="*", help=f"which of {', '.join([PACS, *FAULTS])}; all where none is named")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--write", action="store_true", help="put the table into docs/reliability.md")
     given = options.parse_args()
+    chosen = given.faults or [PACS, *FAULTS]
+    if unknown := set(chosen) - {PACS, *FAULTS}:
+        options.error(f"unknown: {', '.join(sorted(unknown))}")
+    if CLOCK in chosen and not containers.FAKETIME.exists():
+        options.error("the clock cannot jump: libfaketime is not installed")
     if why := containers.why_not():
         print(f"the services cannot be run here: {why}")
         return 2
     containers.leave_the_network()
     home = Path(tempfile.mkdtemp(prefix="radia-faults-"))
-    feed, params, secrets = hospital.prepare(home)
+    feed, params, secrets = hospital.prepare(home, finetune=TRAINING)
+    small = {"data": f"size={DATA_BYTES},mode=750"}
     with Engine(
-        home, params=params, secrets=secrets, profiles=["trial"], volumes={"data": f"size={DATA_BYTES},mode=750"}
+        home, params=params, secrets=secrets, profiles=["trial"], volumes=small, clock_can_jump=CLOCK in chosen
     ) as engine:
         engine.up()
-        rows = drill(engine, feed, chosen=given.faults or list(FAULTS), kills=given.kills, seed=given.seed)
-    text = page(rows, command=f"make faults # python -m tests.deployment.faults --kills {given.kills}")
+        rows = drill(engine, feed, chosen=chosen, seed=given.seed)
+    text = page(rows, command=f"python -m tests.deployment.faults {' '.join(given.faults)} --seed {given.seed}")
     print(text)
     if given.write:
         write_page(text)

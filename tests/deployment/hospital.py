@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ SENT_SITE, ASKED_SITE = "HSH", "CGC"
 PASSWORD = "a long enough passphrase 7"
 
 
-def prepare(home: Path, *, studies: int = 90) -> tuple[Path, Path, Path]:
+def prepare(home: Path, *, studies: int = 90, finetune: Mapping[str, object] | None = None) -> tuple[Path, Path, Path]:
     """Writes an embedded hospital, settings and secrets: (hospital, params.yaml, secrets)."""
     hospital, secrets, params = home / "hospital", home / "secrets", home / "params.yaml"
     if not hospital.is_dir():
@@ -40,6 +40,7 @@ def prepare(home: Path, *, studies: int = 90) -> tuple[Path, Path, Path]:
     for file in (secrets, *secrets.iterdir()):
         shutil.chown(file, USER, USER)
     values = PARAMS | {
+        "finetune": PARAMS["finetune"] | (finetune or {}),
         "web": {"https": True},
         "intake": {
             "receiver": {"senders": {"ORTHANC": SENT_SITE}, "hosts": ["127.0.0.0/8"], "min_free_bytes": 0},
@@ -54,16 +55,20 @@ def prepare(home: Path, *, studies: int = 90) -> tuple[Path, Path, Path]:
 # --- PACS -----------------------------------------------------------------------------------------------------------
 
 
-def fill_pacs(folder: Path) -> list[str]:
-    """Stores the DICOM objects of a folder in Orthanc. Their ids there; what is no DICOM stays outside."""
-    ids: list[str] = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            answer = requests.post(f"{ORTHANC}/instances", data=path.read_bytes(), timeout=60)
-            if answer.ok:
-                ids.append(str(answer.json()["ID"]))
-    assert ids, f"{folder.name}: no DICOM object"
-    return sorted(set(ids))
+def files_of(hospital: Path, site: str) -> list[Path]:
+    """Everything that a site's inbox holds."""
+    return sorted(path for path in (hospital / "inbox" / site).rglob("*") if path.is_file())
+
+
+def fill_pacs(files: Iterable[Path]) -> list[str]:
+    """Stores DICOM objects in Orthanc. Their ids there; what is no DICOM stays outside."""
+    ids: set[str] = set()
+    for path in files:
+        answer = requests.post(f"{ORTHANC}/instances", data=path.read_bytes(), timeout=60)
+        if answer.ok:
+            ids.add(str(answer.json()["ID"]))
+    assert ids, "no DICOM object"
+    return sorted(ids)
 
 
 def pacs_answers() -> bool:
@@ -228,11 +233,11 @@ def await_that(true: Callable[[], bool], what: str, seconds: float = 120) -> Non
 def bring_in(engine: Engine, hospital: Path) -> None:
     """One site sends, the other is asked, and the table of labels is put beside."""
     await_that(pacs_answers, "Orthanc answers")
-    sent = fill_pacs(hospital / "inbox" / SENT_SITE)
+    sent = fill_pacs(files_of(hospital, SENT_SITE))
     done = send_from_pacs(sent)
     assert done.get("FailedInstancesCount") == 0, done
     empty_pacs()
-    fill_pacs(hospital / "inbox" / ASKED_SITE)
+    fill_pacs(files_of(hospital, ASKED_SITE))
     engine.execute("dagster-code", "radia", "intake", "pacs", "--from", "2020-01-01")
     put_labels(engine, hospital)
 
@@ -266,7 +271,7 @@ def results(engine: Engine) -> dict[str, str]:
 def a_film(hospital: Path) -> Path:
     """A usable radiograph of the hospital."""
     unusable = json.loads((hospital / "truth.json").read_text())["unusable"]
-    for path in sorted((hospital / "inbox" / ASKED_SITE).rglob("*")):
-        if path.is_file() and str(path.relative_to(hospital)) not in unusable and pydicom.misc.is_dicom(path):
+    for path in files_of(hospital, ASKED_SITE):
+        if str(path.relative_to(hospital)) not in unusable and pydicom.misc.is_dicom(path):
             return path
     raise AssertionError("the hospital has no radiograph")
