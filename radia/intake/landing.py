@@ -389,6 +389,19 @@ def seal_abandoned(landing: Path, today: date) -> list[Receipt]:
     return new
 
 
+def spooled(landing: Path) -> tuple[int, float | None]:
+    """How many files were acknowledged and are in no batch yet, and when the oldest was written (seconds since 1970).
+
+    Only looks; what becomes a batch meanwhile is counted or is not.
+    """
+    count, oldest = 0, None
+    for path in (path for folder in (landing / ".spool").glob("[!.]*") for path in files_below(folder)):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            written = path.stat().st_mtime
+            count, oldest = count + 1, min(written, oldest or written)
+    return count, oldest
+
+
 def _sync_folder(folder: Path) -> None:
     """Makes the names in a folder last, so that a file acknowledged is found after a power cut."""
     handle = os.open(folder, os.O_RDONLY)

@@ -15,6 +15,7 @@ import re
 import shutil
 import socket
 import ssl
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime
@@ -48,6 +49,7 @@ from radia.dicom.container import (
 )
 from radia.errors import IntakeError, StorageFull
 from radia.intake.landing import Receipt, Spool, make_landing, seal_abandoned, site_name
+from radia.intake.measures import ReceiverMeasures, Refusal, Rejection, rejection
 from radia.settings import ReceiverSettings
 
 logger = logging.getLogger(__name__)
@@ -68,6 +70,20 @@ _SYNTAXES = (*_LOSSLESS, *_PLAIN, *sorted(SUPPORTED - {*_LOSSLESS, *_PLAIN}))
 """Where a sender leaves the choice: as it keeps the object, else with the VRs of private attributes (implicit has
 none), and no loss of pixels that the sender would make for the transport alone."""
 _SUCCESS, _OUT_OF_RESOURCES, _CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
+_ANSWERS: dict[Refusal, int] = {
+    "uid": _CANNOT_UNDERSTAND,
+    "disk_low": _OUT_OF_RESOURCES,
+    "disk_full": _OUT_OF_RESOURCES,
+}
+"""What a sender is told whose object is not taken (PS3.4 B.2.3). An error of ours is answered by pynetdicom."""
+
+
+class _Refused(Exception):
+    """An object that is not taken."""
+
+    def __init__(self, reason: Refusal) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 def _today() -> date:
@@ -78,10 +94,17 @@ class _Server(ThreadedAssociationServer):
     """pynetdicom's server, which would shake hands for TLS, without a time limit, in the one thread that listens."""
 
     def __init__(
-        self, *arguments: Any, handshake_seconds: float, connections: int, hosts: Sequence[Network], **options: Any
+        self,
+        *arguments: Any,
+        handshake_seconds: float,
+        connections: int,
+        hosts: Sequence[Network],
+        turned_away: Callable[[Rejection], None],
+        **options: Any,
     ) -> None:
         self._handshake_seconds = handshake_seconds
         self._hosts = hosts
+        self._turned_away = turned_away
         self._room = BoundedSemaphore(connections)
         super().__init__(*arguments, **options)
 
@@ -94,10 +117,12 @@ class _Server(ThreadedAssociationServer):
         """Whether it comes from a listed host, and there is room for one more handshake."""
         if self._hosts and not any(ip_address(client_address[0]) in network for network in self._hosts):
             logger.warning("a connection was closed: its address is not among intake.receiver.hosts")
+            self._turned_away("host")
             return False
         if self._room.acquire(blocking=False):
             return True
         logger.warning("a connection was closed: too many others have not said yet who they are")
+        self._turned_away("connections")
         return False
 
     def finish_request(self, request: Any, client_address: Any) -> None:
@@ -117,6 +142,7 @@ class _Server(ThreadedAssociationServer):
                 request = self.ssl_context.wrap_socket(request, server_side=True)
             except OSError as error:  # ssl.SSLError and TimeoutError are kinds of it
                 logger.warning("a connection was closed: TLS was not agreed (%s)", type(error).__name__)
+                self._turned_away("tls")
                 return None
         request.settimeout(self.ae.network_timeout)
         return request
@@ -151,12 +177,20 @@ class Receiver:
         self._sealing = 0
         self._changed = Condition()
         self._server: Any = None
+        self.measures = ReceiverMeasures(
+            landing,
+            self._sites.values(),
+            min_free_bytes=settings.min_free_bytes,
+            associations=lambda: (
+                sum(one.is_established for one in self._server.active_associations) if self._server else 0
+            ),
+        )
 
     def __enter__(self) -> Receiver:
         """Starts to listen, after making batches of what a killed receiver left. Raises IntakeError."""
         make_landing(self._landing)
         for receipt in seal_abandoned(self._landing, self._today()):
-            self._received(receipt)
+            self._tell(receipt)
         self._server = self._listening()
         Thread(target=self._server.serve_forever, name="receiver", daemon=True).start()
         return self
@@ -179,7 +213,12 @@ class Receiver:
     def _listening(self) -> ThreadedAssociationServer:
         """Raises IntakeError."""
         address = (self._settings.host, self._settings.port)
-        handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_CONN_CLOSE, self._closed)]
+        handlers: list[Any] = [
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_CONN_CLOSE, self._closed),
+            (evt.EVT_ACCEPTED, self._accepted),
+            (evt.EVT_REJECTED, self._rejected),
+        ]
         entity, context = self._entity(), self._tls()
         try:
             server = entity.make_server(
@@ -190,6 +229,7 @@ class Receiver:
                 handshake_seconds=self._settings.handshake_seconds,
                 connections=2 * self._settings.max_associations,
                 hosts=self._hosts,
+                turned_away=self.measures.rejected,
             )
         except OSError as error:
             raise IntakeError(f"cannot listen on {address[0]}:{address[1]}: {error.strerror}") from error
@@ -222,24 +262,41 @@ class Receiver:
         return context
 
     def _store(self, event: Any) -> int:
+        began = time.perf_counter()
+        try:
+            size = self._keep(event)
+        except _Refused as refused:
+            self.measures.refused(refused.reason)
+            return _ANSWERS[refused.reason]
+        except Exception:
+            self.measures.refused("failed")
+            raise
+        self.measures.stored(self._site_of(event.assoc), size, time.perf_counter() - began)
+        return _SUCCESS
+
+    def _keep(self, event: Any) -> int:
+        """Puts an object on the disk; its bytes. Raises _Refused."""
         name = _file_name(event)
         if name is None:
-            return _CANNOT_UNDERSTAND
+            raise _Refused("uid")
         content = event.encoded_dataset()
         if shutil.disk_usage(self._landing).free < self._settings.min_free_bytes + len(content):
             logger.warning("an object was turned away: the disk of the landing zone is almost full")
-            return _OUT_OF_RESOURCES
+            raise _Refused("disk_low")
         try:
             while not self._spool_of(event.assoc).write(name, content):
                 pass  # its window closed meanwhile: the next one is open
         except StorageFull:
             logger.warning("an object was turned away: the disk of the landing zone is full")
-            return _OUT_OF_RESOURCES
-        return _SUCCESS
+            raise _Refused("disk_full") from None
+        return len(content)
+
+    def _site_of(self, association: Any) -> str:
+        return self._sites[association.requestor.ae_title.strip()]
 
     def _spool_of(self, association: Any) -> Spool:
         """The open spool of an association, or of its site's window of time. Raises StorageFull."""
-        site = self._sites[association.requestor.ae_title.strip()]
+        site = self._site_of(association)
         key: object = site if self._settings.window_seconds else association
         with self._changed:
             if key not in self._spools:
@@ -250,6 +307,13 @@ class Receiver:
                     self._timers[key] = timer
                     timer.start()
             return self._spools[key]
+
+    def _accepted(self, _event: Any) -> None:
+        self.measures.accepted()
+
+    def _rejected(self, event: Any) -> None:
+        answer = event.assoc.acceptor.primitive
+        self.measures.rejected(rejection(answer.result_source, answer.diagnostic))
 
     def _closed(self, event: Any) -> None:
         """An association ended, however it did."""
@@ -266,13 +330,18 @@ class Receiver:
         try:
             receipt = spool.seal(self._today())
             if receipt is not None:
-                self._received(receipt)
+                self._tell(receipt)
         except StorageFull as error:
+            self.measures.put_off()
             logger.warning("what was received is safe, and waits for the next intake to become a batch: %s", error)
         finally:
             with self._changed:
                 self._sealing -= 1
                 self._changed.notify_all()
+
+    def _tell(self, receipt: Receipt) -> None:
+        self.measures.closed(receipt.site)
+        self._received(receipt)
 
 
 def _is_loopback(host: str) -> bool:

@@ -69,14 +69,16 @@ def receive(
     """Serves senders (C-STORE) until `stop` is set; the ledger and `told` hear of every batch. How many there were.
 
     Where the ledger cannot be written just then, the batch is safe all the same, and is told with the next one or by
-    the next intake. Raises IntakeError.
+    the next intake. Raises IntakeError, SettingsError.
     """
     from radia.intake.receiver import Receiver
+    from radia.operations.measures import page
 
     arrived: SimpleQueue[Receipt] = SimpleQueue()
     count = 0
     untold: list[Receipt] = []
-    with Receiver(run.workspace.landing, run.settings.intake.receiver, received=arrived.put) as receiver:
+    receiver = Receiver(run.workspace.landing, run.settings.intake.receiver, received=arrived.put)
+    with page("receiver", receiver.measures.registry), receiver:
         listening(receiver.port)
         while not stop.wait(LOOK_SECONDS):
             new = _emptied(arrived)
