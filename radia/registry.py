@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -887,13 +888,30 @@ def _registry(site: Workspace) -> Iterator[MlflowClient]:
 
 
 def _make_database(url: str) -> None:
-    """Makes a SQLite database that is not there yet whole or not at all: a run killed meanwhile leaves none."""
+    """Makes a SQLite database that is not there yet whole or not at all: a run killed meanwhile leaves none.
+
+    One of an older schema is refused: MLflow's client would migrate it as it comes, with nothing kept of it.
+    """
     from mlflow import MlflowClient
 
-    if not url.startswith("sqlite:///") or (path := Path(url.removeprefix("sqlite:///"))).exists():
+    from radia.operations.sqlite_whole import revision
+
+    if not url.startswith("sqlite:///"):
+        return
+    if (path := Path(url.removeprefix("sqlite:///"))).exists():
+        found = revision(path, "alembic_version")
+        if found and found != (wanted := _newest_schema()):
+            raise RegistryError(f"MLflow's database is at revision {found}, not {wanted}: run `radia migrate`")
         return
     with written_whole(path) as partial:
         MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
+
+
+@cache
+def _newest_schema() -> str:
+    from radia.operations.schema import known
+
+    return known("MLflow", "").wanted
 
 
 def _first_line(error: BaseException) -> str:

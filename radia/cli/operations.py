@@ -24,16 +24,22 @@ def secrets(folder: Path, host: str) -> tuple[object, str]:
 
 @main.command()
 @click.option("--passwords", type=EXISTING_FILE, help="pgpass_admin of `radia secrets`: make roles and databases too.")
+@click.option("--without-backup", is_flag=True, help="Migrate PostgreSQL's databases though no backup is of today.")
 @prints
-def migrate(passwords: Path | None) -> tuple[object, str]:
+def migrate(passwords: Path | None, without_backup: bool) -> tuple[object, str]:
     """Bring every database to the schema of this version; with --passwords make what is missing in PostgreSQL."""
-    from radia.operations import schema, secret_files
-    from radia.operations.databases import prepare
+    from radia.operations import migration, secret_files
+    from radia.operations.databases import grant_ledger_rights, prepare
 
-    made = prepare(passwords) if passwords else []
-    before = schema.migrate(workspace(), administrator=secret_files.ADMINISTRATOR if passwords else "")
+    site, made = workspace(), prepare(passwords) if passwords else []
+    role = secret_files.ADMINISTRATOR if passwords else ""
+    before = migration.migrate(site, administrator=role, backed_up=without_backup)
+    if passwords:
+        grant_ledger_rights()
     lines = [f"made {one}" for one in made]
     lines += [f"{one.name}: {one.found or 'new'} → {one.wanted}" for one in before if one.found != one.wanted]
+    if any(one.pending for one in before) and (site.root / migration.BEFORE).is_dir():
+        lines.append(f"kept as they were: {site.root / migration.BEFORE}")
     value = {"made": made, "schemas": {one.name: {"before": one.found, "now": one.wanted} for one in before}}
     return value, "\n".join(lines) or "every database is up to date"
 

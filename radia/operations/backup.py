@@ -25,12 +25,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from radia import __version__, digests, registry
 from radia.errors import BackupError
 from radia.ledger import Action, Anchor, open_ledger, verify_artefacts
-from radia.operations.schema import schemas
+from radia.operations.databases import empty, grant_ledger_rights
+from radia.operations.migration import BEFORE, migrate
+from radia.operations.schema import asked, known, refuse_newer, schemas
 from radia.operations.sealed_keys import open_keys, seal_keys
 from radia.operations.secret_files import ADMINISTRATOR, DATABASES
 from radia.settings import database_url, ledger_anchor_file
@@ -41,8 +45,9 @@ ATTEMPTS = 10
 """How often the databases are taken anew where files changed meanwhile; then the work must rest first."""
 PAUSE_SECONDS = 3.0
 
-_LEFT_OUT = frozenset({"keys", "logs", "hospital"})
-"""Of the data folder: keys are sealed apart, logs are not state, the demonstration's hospital can be written again."""
+_LEFT_OUT = frozenset({"keys", "logs", "hospital", BEFORE})
+"""Of the data folder: keys are sealed apart, logs are not state, the demonstration's hospital can be written again, and
+what databases were before a migration is in the backup that was taken then."""
 _SQLITE = b"SQLite format 3\x00"
 
 
@@ -119,11 +124,15 @@ def read(source: Path) -> Backup:
 
 
 def restore(source: Path, site: Workspace, *, passphrase: str = "") -> Restored:
-    """Brings a backup back into an empty site, and holds the result against its list. Raises BackupError.
+    """Brings a backup back into an empty site, migrates it, and holds the result against its list.
 
-    The databases of PostgreSQL must be there and empty (`radia migrate --passwords`), or be SQLite as they were.
+    The databases of PostgreSQL must be there and empty (`radia migrate --passwords`), or be SQLite as they were. A
+    backup of an older version is brought to this one's schemas; one of a newer version is refused before anything is
+    written. Raises BackupError, MigrationError.
     """
     backup = read(source)
+    taken_with = [known(name, revision) for name, revision in backup.schemas.items()]
+    refuse_newer(taken_with)
     if site.root.is_dir() and any(path.name not in (*_LEFT_OUT, *_PLACES) for path in site.root.iterdir()):
         raise BackupError(f"{site.root} holds something already: restore into an empty data folder")
     if any(_names_of(place) for place in _places(site)):
@@ -143,6 +152,9 @@ def restore(source: Path, site: Workspace, *, passphrase: str = "") -> Restored:
     if backup.postgresql:
         for database in DATABASES:
             _undump(database, source / DUMPS / f"{database}.dump")
+        grant_ledger_rights()
+    if any(schema.pending for schema in taken_with):
+        migrate(site, administrator=ADMINISTRATOR if backup.postgresql else "", backed_up=True)
     return verify(site, backup)
 
 
@@ -292,8 +304,9 @@ def _dump(database: str, target: Path) -> None:
 
 
 def _undump(database: str, source: Path) -> None:
-    """Into the database that `radia migrate --passwords` made: what it made there gives way, owners and rights stay."""
-    options = ("--clean", "--if-exists", "--no-password", "--exit-on-error", "--single-transaction")
+    """Into the database that `radia migrate --passwords` made: all its tables give way, also those that are newer."""
+    empty(database)
+    options = ("--no-password", "--exit-on-error", "--single-transaction")
     _postgresql("pg_restore", *options, f"--dbname={_plain_url(database)}", str(source))
 
 
@@ -329,8 +342,22 @@ def _names_of(folder: Path) -> list[str]:
 
 
 def _model_in_use(site: Workspace) -> str:
-    used = registry.champion(site)
-    return used.uri if used else ""
+    """As the registry says; of a database that waits for its migration, which a client would migrate, as it stands."""
+    url = database_url("mlflow") or site.mlflow_url
+    tables = asked("MLflow", url)
+    if tables is None or not tables.pending:
+        used = registry.champion(site)
+        return used.uri if used else ""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    try:
+        with engine.connect() as connection:
+            query = sa.text("SELECT version FROM registered_model_aliases WHERE name = :name AND alias = :alias")
+            row = connection.execute(query, {"name": registry.MODEL, "alias": registry.CHAMPION}).first()
+    except SQLAlchemyError as error:
+        raise BackupError(f"MLflow's database cannot be asked which model is in use: {type(error).__name__}") from error
+    finally:
+        engine.dispose()
+    return f"mlflow:{registry.MODEL}/{row[0]}" if row else ""
 
 
 def told(backup: Backup) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from radia.errors import MigrationError, SettingsError
-from radia.operations.schema import upgrade_ledger
+from radia.operations.migration import alone_on_server, upgrade_ledger
+from radia.operations.schema import asked
 from radia.operations.secret_files import ADMINISTRATOR, DATABASES, read_passwords
 from radia.settings import database_url
 
@@ -25,10 +26,11 @@ LEDGER_RIGHTS = (
 
 
 def prepare(passfile: Path) -> list[str]:
-    """Makes roles and databases that are missing, sets their passwords, migrates the ledger. Returns what was made.
+    """Makes roles, databases and the ledger where they are missing, sets passwords. Returns what was made.
 
     passfile: of the administrator, with the passwords of all roles (`pgpass_admin`); a password that was changed in it
-    is changed in the server. Raises SettingsError, MigrationError.
+    is changed in the server. A ledger that is there is left as it is: `radia.operations.migration` brings it along.
+    Raises SettingsError, MigrationError.
     """
     passwords = read_passwords(passfile)
     if missing := [role for role in DATABASES if role not in passwords]:
@@ -37,14 +39,29 @@ def prepare(passfile: Path) -> list[str]:
     if server is None:
         raise SettingsError("RADIA_DATABASE names no PostgreSQL server")
     made = []
-    for name in DATABASES:
-        made += _make_role_and_database(
-            server, name, passwords[name], owner=ADMINISTRATOR if name == "ledger" else name
-        )
-    ledger = database_url("ledger", role=ADMINISTRATOR) or ""
-    upgrade_ledger(ledger)
-    _execute(ledger, "REVOKE ALL ON DATABASE ledger FROM PUBLIC", *LEDGER_RIGHTS)
+    with alone_on_server(server):
+        for name in DATABASES:
+            made += _make_role_and_database(
+                server, name, passwords[name], owner=ADMINISTRATOR if name == "ledger" else name
+            )
+        ledger = database_url("ledger", role=ADMINISTRATOR) or ""
+        if (found := asked("ledger", ledger)) is None or not found.found:
+            upgrade_ledger(ledger)
+        grant_ledger_rights()
     return made
+
+
+def grant_ledger_rights() -> None:
+    """Lets services read the ledger's tables and add to them, and do no more. Raises MigrationError."""
+    ledger = database_url("ledger", role=ADMINISTRATOR) or ""
+    _execute(ledger, "REVOKE ALL ON DATABASE ledger FROM PUBLIC", *LEDGER_RIGHTS)
+
+
+def empty(name: str) -> None:
+    """Takes every table out of a database of RADIA's, for what a backup holds. Raises MigrationError."""
+    url = database_url(name, role=ADMINISTRATOR) or ""
+    again = ("CREATE SCHEMA public AUTHORIZATION pg_database_owner", "GRANT USAGE ON SCHEMA public TO PUBLIC")
+    _execute(url, "DROP SCHEMA public CASCADE", *again)
 
 
 def _make_role_and_database(server: str, name: str, password: str, *, owner: str) -> list[str]:

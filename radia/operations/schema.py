@@ -1,14 +1,18 @@
-"""Database schemas: which are behind the code, and bringing them up to it.
+"""Database schemas: which are behind the code, or ahead of it, by the revisions that Alembic keeps in them.
 
-The ledger's migrations are RADIA's own (`radia.operations.migrations`); MLflow and Dagster bring theirs, and are asked
-in the same way where they keep their revision as Alembic does.
+The ledger's migrations are RADIA's own (`radia.operations.migrations`); MLflow and Dagster bring theirs. Bringing a
+schema up is `radia.operations.migration`.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
+import os
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,13 +20,14 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from radia import registry
 from radia.errors import MigrationError
+from radia.operations import sqlite_whole
 from radia.settings import database_url, ledger_url
 from radia.workspace import Workspace
 
 if TYPE_CHECKING:
     from alembic.config import Config
+    from alembic.script import ScriptDirectory
 
 LEDGER_TABLE = "ledger_revision"
 BY_FORMAT = {1: "ledger_0001", 2: "ledger_0002"}
@@ -30,78 +35,117 @@ BY_FORMAT = {1: "ledger_0001", 2: "ledger_0002"}
 
 
 @dataclass(frozen=True)
+class Kind:
+    """Whose migrations a database follows: the package, the folder of its scripts in it, the table of its revision."""
+
+    package: str
+    scripts: str
+    table: str
+
+    @property
+    def installed(self) -> str:
+        """The package and its version."""
+        return f"{self.package} {importlib.metadata.version(self.package)}"
+
+
+KINDS = {
+    "ledger": Kind("radia", "operations/migrations", LEDGER_TABLE),
+    "MLflow": Kind("mlflow", "store/db_migrations", "alembic_version"),
+    "MLflow's accounts": Kind("mlflow", "server/auth/db/migrations", "alembic_version_auth"),
+    "Dagster": Kind("dagster", "_core/storage/alembic", "alembic_version"),
+}
+
+
+@dataclass(frozen=True)
 class Schema:
-    """One database's schema: the revision found ('' in an empty one) and the one this code wants."""
+    """One database's schema: the revision found ('' in an empty one) and the one this code wants.
+
+    newer: the revision found is none that this code knows, so a newer version made it.
+    """
 
     name: str
     found: str
     wanted: str
+    newer: bool = False
 
     @property
     def pending(self) -> bool:
         """Whether there is something to migrate. What does not exist yet is made when it is first used."""
-        return bool(self.found) and self.found != self.wanted
+        return bool(self.found) and self.found != self.wanted and not self.newer
 
 
-def upgrade_ledger(url: str) -> Schema:
-    """Brings a ledger's tables to this code's schema, or makes them. Returns what they were before.
+def schemas(site: Workspace) -> list[Schema]:
+    """The schemas of the site's databases that exist. Raises MigrationError where one cannot be asked."""
+    found = [asked("ledger", ledger_url(site)), asked("MLflow", database_url("mlflow") or site.mlflow_url)]
+    found.append(asked("MLflow's accounts", database_url("mlflow") or accounts_url(site)))
+    url = database_url("dagster")
+    found.append(asked("Dagster", url) if url else _asked_files("Dagster", dagster_files(site)))
+    return [schema for schema in found if schema is not None]
 
-    Everything or nothing happens, in one transaction. Raises MigrationError.
+
+def make_missing(site: Workspace) -> None:
+    """Makes and migrates what `radia up` needs before its services start. Raises MigrationError.
+
+    In a process of its own: MLflow's and Dagster's scripts import all of them, and `radia up` stays for days.
     """
-    from alembic import command
+    command = [sys.executable, "-m", "radia", "migrate"]
+    surroundings = {**os.environ, "RADIA_DATA": str(site.root.resolve())}
+    done = subprocess.run(command, capture_output=True, text=True, env=surroundings)  # noqa: S603
+    if done.returncode:
+        last = (done.stderr.strip() or "no word").splitlines()[-1]
+        raise MigrationError(last.removeprefix("radia: "))
 
-    config = _scripts(Path(__file__).parent / "migrations", LEDGER_TABLE)
-    engine = _engine(url)
+
+def asked(name: str, url: str) -> Schema | None:
+    """The schema of one database; None where it does not exist yet. Raises MigrationError."""
+    if url.startswith("sqlite"):
+        file = sqlite_file(url)
+        if name != "ledger":
+            return _asked_files(name, [file])
+        if not file.is_file():
+            return None
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
     try:
-        with engine.begin() as connection:
-            before = _ledger_schema(connection, config)
-            config.attributes["connection"] = connection
-            if before.found and not _revision(connection, LEDGER_TABLE):
-                command.stamp(config, before.found)
-            command.upgrade(config, "head")
-        return before
+        with engine.connect() as connection:
+            if name == "ledger":
+                return ledger_schema(connection)
+            return _schema(name, recorded_revision(connection, KINDS[name].table), config_of(name))
     except SQLAlchemyError as error:
-        raise MigrationError(f"the ledger's tables cannot be migrated: {type(error).__name__}") from error
+        raise MigrationError(f"the database of {name} does not answer: {type(error).__name__}") from error
     finally:
         engine.dispose()
 
 
-def schemas(site: Workspace) -> list[Schema]:
-    """The schemas of the site's databases. Raises MigrationError where one cannot be asked."""
-    found = [_asked("ledger", ledger_url(site), Path(__file__).parent / "migrations", LEDGER_TABLE)]
-    mlflow = _package("mlflow")
-    store = database_url("mlflow") or site.mlflow_url
-    found.append(_asked("MLflow", store, mlflow / "store" / "db_migrations", "alembic_version"))
-    if (url := database_url("mlflow")) is not None:
-        accounts = mlflow / "server" / "auth" / "db" / "migrations"
-        found.append(_asked("MLflow's accounts", url, accounts, "alembic_version_auth"))
-    if (url := database_url("dagster")) is not None:
-        alembic = _package("dagster_postgres") / "alembic"
-        found.append(_asked("Dagster", url, alembic, "alembic_version"))
-    return [schema for schema in found if schema is not None]
+def refuse_newer(found: Iterable[Schema]) -> None:
+    """Raises MigrationError where a database is newer than the code: nothing here can bring it back."""
+    for one in found:
+        if one.newer:
+            kind = KINDS[one.name]
+            raise MigrationError(
+                f"the database of {one.name} is at revision {one.found}, and {kind.installed} knows none after "
+                f"{one.wanted}: a newer version has migrated it. Install that version again, or restore the backup "
+                "taken before it (radia restore-backup); a schema is never taken back"
+            )
 
 
-def migrate(site: Workspace, *, administrator: str = "") -> list[Schema]:
-    """Brings every database of the site to this code's schema, or makes it. Returns what those that were there were.
+def known(name: str, revision: str) -> Schema:
+    """What a revision of a database is to this code, without asking any. Raises MigrationError for an unknown name."""
+    if name not in KINDS:
+        raise MigrationError(f"there is a database of {name}, of which this version knows nothing: use a newer one")
+    return _schema(name, revision, config_of(name))
 
-    administrator: the role that owns the ledger's tables, where services write as another. Raises MigrationError.
-    """
-    from radia.services.instance import dagster_home
 
-    site.root.mkdir(parents=True, exist_ok=True)
-    before = schemas(site)
-    url = database_url("ledger", role=administrator) if administrator else None
-    upgrade_ledger(url or ledger_url(site))
-    if (server := database_url("mlflow")) is not None:
-        _run("mlflow", "db", "upgrade", server)
-        _run("mlflow.server.auth", "db", "upgrade", "--url", server)
-    elif sqlite_file(site.mlflow_url).is_file():
-        _run("mlflow", "db", "upgrade", site.mlflow_url)
-    else:
-        registry.champion(site)  # makes it, whole or not at all
-    dagster_home(site)
-    _run("dagster", "instance", "migrate")
-    return before
+def accounts_url(site: Workspace) -> str:
+    """Where MLflow keeps accounts on one machine: beside what it tracks."""
+    return site.mlflow_url.replace("mlflow.db", "mlflow-accounts.db")
+
+
+def dagster_files(site: Workspace) -> list[Path]:
+    """Dagster's databases on one machine: one of each run, then those of all events, of runs and of schedules."""
+    home = site.dagster_home
+    main = [home / "history" / "runs" / "index.db", home / "history" / "runs.db", home / "schedules" / "schedules.db"]
+    runs = sorted(path for path in (home / "history" / "runs").glob("*.db") if path != main[0])
+    return [*runs, *(path for path in main if path.is_file())]
 
 
 def sqlite_file(url: str) -> Path:
@@ -109,69 +153,83 @@ def sqlite_file(url: str) -> Path:
     return Path(sa.engine.make_url(url).database or "")
 
 
-def make_missing(site: Workspace) -> None:
-    """Makes the databases of a site that has none yet, before services that would all make them at once."""
-    if database_url("dagster") is None and not (site.dagster_home / "storage").is_dir():
-        migrate(site)
+def engine_of(url: str) -> sa.Engine:
+    """An engine whose transactions are whole on SQLite too: its driver begins none before tables are changed."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    if engine.dialect.name == "sqlite":
+
+        @sa.event.listens_for(engine, "connect")
+        def leave_it_to_us(connection: sqlite3.Connection, _record: object) -> None:
+            connection.isolation_level = None
+
+        @sa.event.listens_for(engine, "begin")
+        def begin(connection: sa.Connection) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
 
 
-def _run(module: str, *arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True)  # noqa: S603
-    if done.returncode:
-        last = (done.stderr.strip() or "no word").splitlines()[-1][:200]
-        raise MigrationError(f"{module} could not migrate its database: {last}")
+def config_of(name: str) -> Config:
+    """Alembic's configuration for the scripts of a kind of database. Raises MigrationError."""
+    kind = KINDS[name]
+    return _scripts(_package(kind.package) / kind.scripts, kind.table)
 
 
-def _asked(name: str, url: str, scripts: Path, table: str) -> Schema | None:
-    """None for a database that does not exist yet."""
-    if url.startswith("sqlite") and not sqlite_file(url).is_file():
-        return None
-    config = _scripts(scripts, table)
-    engine = _engine(url)
-    try:
-        with engine.connect() as connection:
-            if name == "ledger":
-                return _ledger_schema(connection, config)
-            return Schema(name, _revision(connection, table), _head(config))
-    except SQLAlchemyError as error:
-        raise MigrationError(f"the database of {name} does not answer: {type(error).__name__}") from error
-    finally:
-        engine.dispose()
-
-
-def _ledger_schema(connection: sa.Connection, config: Config) -> Schema:
-    found = _revision(connection, LEDGER_TABLE)
+def ledger_schema(connection: sa.Connection) -> Schema:
+    """The schema of a ledger, also of one that no migration made. Raises MigrationError."""
+    config = config_of("ledger")
+    found = recorded_revision(connection, LEDGER_TABLE)
     if not found and sa.inspect(connection).has_table("ledger_format"):
         number = connection.execute(sa.text("SELECT max(version) FROM ledger_format")).scalar()
         if number not in BY_FORMAT:
             raise MigrationError(f"the ledger is of format {number}, which this RADIA does not know: use a newer one")
         found = BY_FORMAT[number]
-    return Schema("ledger", found, _head(config))
+    return _schema("ledger", found, config)
 
 
-def _revision(connection: sa.Connection, table: str) -> str:
+def recorded_revision(connection: sa.Connection, table: str) -> str:
+    """The revision that Alembic keeps in a table; empty where there is none."""
     from alembic.runtime.migration import MigrationContext
 
     return MigrationContext.configure(connection, opts={"version_table": table}).get_current_revision() or ""
+
+
+def _asked_files(name: str, files: Iterable[Path]) -> Schema | None:
+    """Of several files the one that most needs something done: one that is newer, else one that is older."""
+    revisions = {sqlite_whole.revision(file, KINDS[name].table) for file in files if file.is_file()}
+    if not revisions:
+        return None
+    config = config_of(name)
+    found = [_schema(name, revision, config) for revision in sorted(revisions)]
+    return max(found, key=lambda one: (one.newer, one.pending, one.found))
+
+
+def _schema(name: str, found: str, config: Config) -> Schema:
+    head = _head(config)
+    return Schema(name, found, head, bool(found) and found != head and found not in _revisions(_directory(config)))
 
 
 def _scripts(folder: Path, table: str) -> Config:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(folder))
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
     config.set_main_option("version_table", table)
     return config
 
 
 def _head(config: Config) -> str:
+    return _directory(config).get_current_head() or ""
+
+
+def _directory(config: Config) -> ScriptDirectory:
     from alembic.script import ScriptDirectory
 
-    return ScriptDirectory.from_config(config).get_current_head() or ""
+    return ScriptDirectory.from_config(config)
 
 
-def _engine(url: str) -> sa.Engine:
-    return sa.create_engine(url, poolclass=sa.NullPool)
+def _revisions(scripts: ScriptDirectory) -> set[str]:
+    return {script.revision for script in scripts.walk_revisions()}
 
 
 def _package(name: str) -> Path:

@@ -21,11 +21,11 @@ import requests
 import sqlalchemy as sa
 from alembic import command
 
-from radia import operations
 from radia.errors import LedgerError, MigrationError, SettingsError
 from radia.ledger import Ledger
 from radia.operations.logs import JsonLines
-from radia.operations.schema import LEDGER_TABLE, _scripts, schemas, upgrade_ledger
+from radia.operations.migration import upgrade_ledger
+from radia.operations.schema import config_of, schemas
 from radia.operations.secret_files import PASSFILES, read_passwords, write_secrets
 from radia.services import SERVICES, Place, find, proxy
 from radia.services.instance import configuration
@@ -46,7 +46,7 @@ def shape(url: str) -> set[tuple[str, str]]:
 
 def first_ledger(url: str) -> None:
     """A ledger as the first migration made it."""
-    config = _scripts(Path(operations.__file__).parent / "migrations", LEDGER_TABLE)
+    config = config_of("ledger")
     with sa.create_engine(url).begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "ledger_0001")
