@@ -13,6 +13,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -215,7 +216,7 @@ def _fail(error: OSError) -> None:
 
 def ledger(site: Workspace) -> Iterator[Metric]:
     """The ledger beside its anchor, the last backup, and the candidates that nobody answered. Raises LedgerError."""
-    from radia.ledger import Action, Anchor, open_ledger
+    from radia.ledger import Action, Anchor, Event, open_ledger
     from radia.operations.schema import sqlite_file
 
     file = ledger_anchor_file(site)
@@ -225,12 +226,12 @@ def ledger(site: Workspace) -> Iterator[Metric]:
         yield gauge(
             "radia_ledger_anchor_timestamp_seconds", "When the anchor was last written", value=file.stat().st_mtime
         )
-    if database_url("ledger") is None and not sqlite_file(site.ledger_url).is_file() and not anchored:
-        return  # no event yet: the first makes the ledger
-    with closing(open_ledger(site, read_only=True)) as opened:
-        newest = next(iter(opened.events(newest_first=True, limit=1)), None)
-        backup = opened.last(Action.BACKUP)
-        waiting = unanswered(opened)
+    newest, backup, waiting = None, None, list[Event]()
+    if database_url("ledger") is not None or sqlite_file(site.ledger_url).is_file():  # the first event makes it
+        with closing(open_ledger(site, read_only=True)) as opened:
+            newest = next(iter(opened.events(newest_first=True, limit=1)), None)
+            backup = opened.last(Action.BACKUP)
+            waiting = unanswered(opened)
     yield gauge("radia_ledger_events", "Events; fewer than the anchor proves: some are gone", value=_sequence(newest))
     if newest is not None:
         yield gauge("radia_ledger_event_timestamp_seconds", "When the newest was written", value=_moment(newest))
@@ -259,8 +260,10 @@ def unanswered(ledger: Ledger) -> list[Event]:
 def services() -> Iterator[Metric]:
     """Whether the services of `$RADIA_ADDRESSES` listen."""
     listens = gauge("radia_service_listens", "1: a connection to this service opens", ["service"])
-    for name, address in addresses().items():
-        listens.add_metric([name], float(_listens(address)))
+    known = addresses()
+    with ThreadPoolExecutor(len(known) or 1) as pool:
+        for name, answer in zip(known, pool.map(_listens, known.values()), strict=True):
+            listens.add_metric([name], float(answer))
     yield listens
 
 

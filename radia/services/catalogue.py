@@ -153,7 +153,7 @@ def _code_location(here: Place) -> tuple[str, ...]:
 def _dagster_code(here: Place) -> Command:
     arguments = ("--host", here.host, "--port", str(here.port), "--module-name", "pipelines.definitions")
     named = ("--location-name", LOCATION, "--use-python-environment-entry-point", "--log-format", "json")
-    return _dagster(here, *_python("dagster", "api", "grpc"), *arguments, *named)
+    return _dagster(here, *_python("pipelines", "api", "grpc"), *arguments, *named)  # Dagster's, and a page beside it
 
 
 def _dagster_code_check(here: Place) -> Command:

@@ -15,6 +15,7 @@ import yaml
 
 from radia.operations.secret_files import write_secrets
 from radia.services import SERVICES
+from radia.settings import MEASURED
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -92,6 +93,21 @@ class TestEveryService:
         texts = [*one.get("environment", {}).values(), *one.get("command", ())]
         named = {text.removeprefix("/run/secrets/") for text in texts if text.startswith("/run/secrets/")}
         assert named == set(one.get("secrets", ()))
+
+
+def test_pages_for_prometheus_are_on_the_inner_network_each_on_a_port_of_its_own_and_never_published() -> None:
+    pages = {
+        name: one["environment"]["RADIA_METRICS"]
+        for name, one in RADIA.items()
+        if "RADIA_METRICS" in one["environment"]
+    }
+    assert set(pages) == set(MEASURED)
+    ports = {name: re.fullmatch(rf"{name}=0\.0\.0\.0:(\d+)", entry)[1] for name, entry in pages.items()}  # type: ignore[index]
+    assert len(set(ports.values()) | {str(service.port) for service in SERVICES}) == len(ports) + len(SERVICES)
+    published = {port.rsplit(":", 1)[-1] for one in COMPOSE["services"].values() for port in one.get("ports", ())}
+    assert not published & set(ports.values())
+    proxied = files("radia.services").joinpath("nginx.conf").read_text()
+    assert not [port for port in ports.values() if port in proxied]
 
 
 def test_secrets_are_those_that_radia_makes(tmp_path: Path) -> None:
