@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 KEPT_SECONDS = 10.0
 """An answer is given again for so long: however often it is asked, the site is looked at no more often."""
-PATIENCE_SECONDS = 4.0
+PATIENCE_SECONDS = 6.0
 """How long the sources may take together; Prometheus itself waits 10 s."""
 
 
