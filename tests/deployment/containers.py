@@ -46,7 +46,17 @@ CODE = (
 START_INTERVAL = 2.0
 """Seconds between health checks of a service that starts."""
 WORKDIR = "/opt/radia"
-ISOLATED = ("unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child=KILL", "--propagation=private")
+ISOLATED = (
+    "setpriv",
+    "--pdeathsig=KILL",
+    "unshare",
+    "--mount",
+    "--uts",
+    "--pid",
+    "--fork",
+    "--kill-child=KILL",
+    "--propagation=private",
+)
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 """Debian's libfaketime: the time that a process is told."""
 _CLONE_NEWNET = 0x40000000
