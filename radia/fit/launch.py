@@ -345,9 +345,12 @@ def _process(rank: int, count: int, accelerator: str, meeting: Path, job: bytes,
     if accelerator == "cuda":
         torch.cuda.set_device(rank)
     backend = "nccl" if accelerator == "cuda" else "gloo"
-    torch.distributed.init_process_group(
-        backend, init_method=meeting.as_uri(), rank=rank, world_size=count, timeout=timedelta(seconds=patience)
-    )
+    try:
+        torch.distributed.init_process_group(
+            backend, init_method=meeting.as_uri(), rank=rank, world_size=count, timeout=timedelta(seconds=patience)
+        )
+    except RuntimeError:  # of all kinds, gloo's without a class of its own: another did not come
+        sys.exit(_LOST_ANOTHER)
     try:
         _work(job, folder)
     except DoesNotFit:

@@ -45,6 +45,34 @@ class Deadly(InMemory):
         return super().read(ids)
 
 
+class Silent(InMemory):
+    """Stops the second worker in its second epoch; once. It does not die: nobody hears of it any more."""
+
+    def __init__(self, images: NDArray[np.uint8], mark: Path) -> None:
+        super().__init__(images)
+        self.mark, self.reads = mark, 0
+
+    def read(self, ids: Sequence[str]) -> NDArray[np.uint8]:
+        self.reads += 1
+        if self.reads == 6 and os.environ.get("RANK") == "1" and not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return super().read(ids)
+
+
+class Crowded:
+    """The second worker has room for three images only, from its third step on: the second epoch of two steps each."""
+
+    steps = 0
+
+    def __call__(self, model: ChestModel, inputs: tuple[torch.Tensor, ...]) -> None:
+        if not model.training or os.environ.get("RANK") != "1":
+            return
+        self.steps += 1
+        if self.steps > 2 and len(inputs[0]) > 3:
+            raise torch.OutOfMemoryError
+
+
 class Damaged(InMemory):
     """A shard that is damaged for the second worker."""
 
@@ -142,6 +170,31 @@ def test_an_error_of_the_training_is_raised_as_it_is_and_tried_once(tmp_path: Pa
         train(slim(), where=where, resume=tmp_path / "state", **known(images=Damaged(pixels())))
 
 
+def test_out_of_memory_in_one_worker_halves_the_part_of_all_and_keeps_the_batch(
+    one: FitResult, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = slim()
+    model.register_forward_pre_hook(Crowded())
+    with caplog.at_level(logging.INFO):
+        two = train(model, where=TWO, resume=tmp_path / "state", **known())
+    assert "out of memory in a worker: all go on from the last epoch, with 3 images at once" in caplog.text
+    assert "going on after epoch 1" in caplog.text
+    assert (two.training["batch_size"], two.training["micro_batch"]) == (11, 3)
+    assert [entry["epoch"] for entry in two.history] == [0, 1, 2]
+    assert two.history[1]["loss"] == pytest.approx(one.history[1]["loss"], rel=1e-4)
+    assert two.history[2]["loss"] == pytest.approx(one.history[2]["loss"], rel=0.05)  # batch norms of other parts
+
+
+def test_a_worker_that_is_not_heard_of_counts_as_lost(
+    one: FitResult, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    where = TrainSettings(workers=2, restarts=5, wait_seconds=30)
+    two = train(slim(), where=where, resume=tmp_path / "state", **known(images=Silent(pixels(), tmp_path / "silent")))
+    assert (tmp_path / "silent").exists()
+    assert "all are started again, from the last epoch" in caplog.text
+    same_curve(two, one)
+
+
 def test_one_process_is_this_one(one: FitResult) -> None:
     here = train(slim(), where=TrainSettings(), **known())
     assert here.history == one.history
@@ -179,6 +232,18 @@ def test_ray_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SettingsError, match=r"train\.backend is ray, which is not installed"):
         train(slim(), where=TrainSettings(backend="ray"), **known())
+
+
+def test_a_node_that_does_not_come_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'radia[ray]'")
+    monkeypatch.delenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", raising=False)
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        where = TrainSettings(backend="ray", workers=2, restarts=0, wait_seconds=2)
+        with pytest.raises(TrainingError, match=r"WorkerGroupStartupTimeoutError: .*its machine is gone"):
+            train(slim(), where=where, resume=tmp_path / "state", **known())
+    finally:
+        ray.shutdown()
 
 
 def test_workers_of_ray_train_go_on_after_one_was_killed_and_have_the_loss_curve_of_one(
