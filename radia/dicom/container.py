@@ -71,7 +71,7 @@ _WORD |= {"FD": 8, "OD": 8, "SV": 8, "UV": 8, "OV": 8}
 _MAX_DEPTH = 64
 _MOST_ELEMENTS = 200_000
 """A radiograph's header has some hundreds; a file made to exhaust a reader has millions."""
-_MOST_INFLATED = 1 << 30
+_MOST_INFLATED = 1 << 29
 _SPACES = b"\0 "
 
 Buffer = bytes | memoryview

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydicom.pixels.processing import apply_color_lut
 
 from radia.dicom import container
+from radia.dicom.announced import check_size, check_stream, too_large
 from radia.dicom.burned_in import Box, blank, find_text
 from radia.dicom.codestream import precision, without_comments
 from radia.dicom.container import PIXEL_DATA, Dataset, Element, Part10
@@ -33,6 +34,8 @@ _DECODING = (
 _PALETTE = (0x00280004, 0x00281101, 0x00281102, 0x00281103, 0x00281201, 0x00281202, 0x00281203)
 _MOST_FRAMES = 100
 """Each is searched for text on its own; a chest radiograph has one, a tomosynthesis some dozens."""
+_MOST_DECODED = 1 << 29
+"""Bytes of all frames of one image."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,9 @@ def clean_pixels(source: Part10, identifiers: Identifiers, *, look: bool) -> Cle
     native = source.syntax in container.NATIVE
     _check(source, shape, native=native)
     frames = list(_frames(source, shape, native=native))
+    if not native and source.syntax != container.RLE:
+        for frame in frames:
+            check_stream(bytes(frame), jpeg_2000=source.syntax in container.JPEG_2000_FAMILY)
     if shape.samples > 1:
         return _colour(source, shape, frames, identifiers, look=look, native=native)
     if look:
@@ -105,6 +111,9 @@ def _shape(dataset: Dataset) -> _Shape:
         raise Refusal(Reason.UNREADABLE_PIXELS, "a size that cannot be")
     if frames > _MOST_FRAMES:
         raise Refusal(Reason.NOT_AN_IMAGE_TO_CLEAN, f"more than {_MOST_FRAMES} frames")
+    check_size(rows, cols)
+    if rows * cols * samples * allocated * frames > 8 * _MOST_DECODED:
+        raise too_large()
     low = max((bits - 1 if high is None else high) + 1 - bits, 0)
     if low + bits > allocated:
         raise Refusal(Reason.UNREADABLE_PIXELS, "a size that cannot be")

@@ -9,7 +9,6 @@ not: what a model makes of it (reading.py).
 from __future__ import annotations
 
 import io
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,15 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radia.dicom import container
+from radia.dicom.announced import MAX_CHANNELS, MAX_SCANS, check_size, check_stream, too_large
 from radia.dicom.container import PIXEL_DATA, Part10
 from radia.errors import RadiaError, Reason, Refusal
 
 Gray = NDArray[np.float32]
 Shades = NDArray[np.uint8] | NDArray[np.uint16]
 
-MAX_PIXELS = 40_000_000
-"""The finest detectors for a chest have 18 million."""
-MAX_FRAMES, MAX_SCANS, MAX_CHANNELS = 100, 100, 4
+MAX_FRAMES = 100
 MAX_BYTES = 256 << 20
 """Of one image once it is decoded, and of a deflated data set."""
 
@@ -125,7 +123,7 @@ def _picture(content: bytes) -> Film:
             deep = upright.mode.startswith("I")
             values = np.asarray(upright if deep else upright.convert("L"))
     except Image.DecompressionBombError as error:
-        raise _too_large() from error
+        raise too_large() from error
     depth = np.uint16 if deep else np.uint8
     shades = np.ascontiguousarray(np.clip(values, 0, np.iinfo(depth).max).astype(depth))
     top = float(np.iinfo(depth).max)
@@ -185,7 +183,8 @@ def _only_the_image(source: Part10) -> Any:
     else:
         fragments = [bytes(fragment) for fragment in pixels.fragments or ()]
         if syntax != container.RLE:
-            _check_stream(b"".join(fragments) if frames == 1 else fragments[0] if fragments else b"", syntax)
+            first = b"".join(fragments) if frames == 1 else fragments[0] if fragments else b""
+            check_stream(first, jpeg_2000=syntax in container.JPEG_2000_FAMILY)
         content = _encapsulated(fragments, one=frames == 1)
     meta = container.encode_header("1.2.840.10008.5.1.4.1.1.1", "2.25.1", syntax)
     dataset = pydicom.dcmread(io.BytesIO(meta + container.encode(header)))
@@ -209,7 +208,7 @@ def _announced(header: container.Dataset) -> tuple[int, int]:
         raise Refusal(Reason.UNREADABLE_PIXELS, f"more than {MAX_FRAMES} frames")
     size = (rows * columns * samples * allocated + 7) // 8
     if size > MAX_BYTES:
-        raise _too_large()
+        raise too_large()
     return size, frames
 
 
@@ -221,69 +220,10 @@ def _encapsulated(fragments: list[bytes], *, one: bool) -> bytes:
     return bytes(encapsulate([b"".join(fragments)] if one else fragments, has_bot=False))
 
 
-def _check_stream(stream: bytes, syntax: str) -> None:
-    """What the code stream itself announces, which decoders believe and not the header."""
-    try:
-        rows, columns, channels = _size_of_jpeg_2000(stream) if _is_2000(syntax) else _size_of_jpeg(stream)
-    except (struct.error, IndexError) as error:
-        raise Refusal(Reason.TRUNCATED, "pixel data") from error
-    _check_size(rows, columns)
-    if not 0 < channels <= MAX_CHANNELS:
-        raise Refusal(Reason.UNREADABLE_PIXELS, "a number of channels that no image has")
-    if not _is_2000(syntax) and stream.count(b"\xff\xda") > MAX_SCANS:
-        raise Refusal(Reason.UNREADABLE_PIXELS, f"more than {MAX_SCANS} scans")
-
-
-def _is_2000(syntax: str) -> bool:
-    return syntax in container.JPEG_2000_FAMILY
-
-
-def _size_of_jpeg_2000(stream: bytes) -> tuple[int, int, int]:
-    """Rows, columns and channels of the SIZ segment (T.800 A.5.1); its tiles may be no more than the standard has."""
-    at = stream.find(b"\xff\x4f\xff\x51")
-    if at < 0:
-        raise Refusal(Reason.UNREADABLE_PIXELS, "no start of code stream")
-    right, bottom, left, top, wide, high, x, y, channels = struct.unpack_from(">8LH", stream, at + 8)
-    if not (wide > 0 and high > 0 and left < right and top < bottom):
-        raise Refusal(Reason.UNREADABLE_PIXELS, "a size that cannot be")
-    if (-(-(right - x) // wide)) * (-(-(bottom - y) // high)) > 65535:
-        raise Refusal(Reason.UNREADABLE_PIXELS, "more tiles than can be")
-    return bottom - top, right - left, channels
-
-
-def _size_of_jpeg(stream: bytes) -> tuple[int, int, int]:
-    """Rows, columns and channels of the greatest frame header (T.81 B.2.2, T.87 C.2.2)."""
-    at = stream.find(b"\xff\xd8") + 2
-    found = (0, 0, 0)
-    while at >= 2 and at + 4 <= len(stream):
-        if stream[at] != 0xFF:
-            break
-        marker = stream[at + 1]
-        if marker == 0xFF:
-            at += 1
-            continue
-        if marker == 0xDA:
-            break
-        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
-            rows, columns, channels = struct.unpack_from(">HHB", stream, at + 5)
-            found = max(found, (rows, columns, channels), key=lambda size: size[0] * size[1] * size[2])
-        at += 2 if marker == 0x01 or 0xD0 <= marker <= 0xD8 else 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
-    if not found[2]:
-        raise Refusal(Reason.UNREADABLE_PIXELS, "no frame header")
-    return found
-
-
 def _check_size(rows: int, columns: int) -> None:
-    if rows <= 0 or columns <= 0:
-        raise Refusal(Reason.UNREADABLE_PIXELS, "no size is given")
-    if rows * columns > MAX_PIXELS:
-        raise _too_large()
+    check_size(rows, columns)
     if max(rows, columns) > 64 * min(rows, columns):
         raise Refusal(Reason.NOT_CHEST, "a strip")
-
-
-def _too_large() -> Refusal:
-    return Refusal(Reason.UNREADABLE_PIXELS, f"more than {MAX_PIXELS:,} pixels, or too deep")
 
 
 # --- full depth -------------------------------------------------------------------------------------------------------

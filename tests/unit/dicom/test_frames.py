@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from io import BytesIO
 
 import numpy as np
@@ -242,3 +243,28 @@ class TestOverlays:
         spelt = np.unpackbits(np.frombuffer(Person.invented(1).last.encode(), "u1"), bitorder="little")
         plane.ravel()[: len(spelt)] = spelt
         assert not self.kept(self.with_overlay(plane))
+
+
+class TestWhatAnnouncesMoreThanItHas:
+    """Decoders believe the stream: of a few hundred bytes libjpeg makes room for eight gigabytes, and fills it."""
+
+    JPEG = b"\xff\xd8\xff\xc3\0\x0b\x10\xff\xff\xff\xff\x01\x01\x11\0"
+    JPEG_2000 = b"\xff\x4f\xff\x51\0\x2f\0\0" + struct.pack(">8LH", *[65535, 65535, 0, 0] * 2, 1)
+
+    @pytest.mark.parametrize(
+        ("stream", "syntax"), [(JPEG, container.JPEG_LOSSLESS_SV1), (JPEG_2000, container.JPEG_2000_LOSSLESS)]
+    )
+    def test_is_refused_before_it_is_decoded(self, stream: bytes, syntax: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        image = image_of([pixels(1)], container.EXPLICIT)
+        image.PixelData = encapsulate([stream + bytes(64)])
+        image["PixelData"].VR = "OB"
+        monkeypatch.setattr("radia.dicom.frames.stored_pixels", lambda _: pytest.fail("it was decoded"))
+        with pytest.raises(Refusal, match="more than 40,000,000 pixels"):
+            cleaned(file_of(image, syntax), ALL)
+
+    def test_is_refused_where_all_frames_together_are_too_much(self) -> None:
+        image = image_of([pixels(1)] * 2, container.JPEG_2000_LOSSLESS)
+        image.Rows = image.Columns = 6000
+        image.NumberOfFrames = 20
+        with pytest.raises(Refusal, match="too deep"):
+            cleaned(file_of(image, container.JPEG_2000_LOSSLESS))
