@@ -250,6 +250,11 @@ class Receiver:
     def _tls(self) -> ssl.SSLContext | None:
         """Mutual TLS where an authority is named, TLS where a certificate is, else none."""
         if self._settings.tls_certificate is None:
+            if self._settings.tls_authority is not None:  # or whoever comes would be let in, and in the clear
+                raise IntakeError(
+                    "intake.receiver.tls_authority asks senders for certificates, and there is none of the receiver's: "
+                    "name tls_certificate and tls_key too"
+                )
             return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:

@@ -279,6 +279,11 @@ class TestReceiver:
         for enough in ({"hosts": ["192.0.2.0/24"]}, {"tls_authority": tmp_path / "senders.pem"}):
             Receiver(landing, settings(host="0.0.0.0", **enough))
 
+    def test_that_asks_for_certificates_and_has_none_does_not_listen(self, landing: Path, tmp_path: Path) -> None:
+        receiver = Receiver(landing, settings(host="0.0.0.0", tls_authority=tmp_path / "senders.pem"))
+        with pytest.raises(IntakeError, match="name tls_certificate and tls_key too"):
+            receiver.__enter__()
+
     def test_names_a_host_that_is_none(self, landing: Path) -> None:
         with pytest.raises(IntakeError, match="neither an address nor a network"):
             Receiver(landing, settings(hosts=["pacs.north"]))
