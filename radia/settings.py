@@ -339,6 +339,10 @@ class StoreSettings(Section):
     ae_title: str = Field(min_length=1, max_length=16, description="of the PACS")
     calling_ae_title: str = Field("RADIA", min_length=1, max_length=16)
     timeout_seconds: float = Field(30, gt=0)
+    tls: bool = Field(False, description="the PACS shows a certificate for its host, which is checked")
+    tls_authority: Path | None = Field(None, description="certificates it must show one of; none: the system's")
+    tls_certificate: Path | None = Field(None, description="with tls_key: what is shown to the PACS")
+    tls_key: Path | None = None
 
 
 class WebSettings(Section):
@@ -346,7 +350,9 @@ class WebSettings(Section):
 
     language: Literal["en", "fr"] = Field("en", description="where neither the person nor the browser asks for one")
     https: bool = Field(False, description="a proxy in front speaks TLS: cookies are sent over it alone")
-    trusted_proxies: tuple[str, ...] = Field((), description="addresses or networks whose header names the person")
+    trusted_proxies: tuple[str, ...] = Field(
+        (), description="addresses, networks or names of hosts whose headers say who a person is, and from where"
+    )
     user_header: str = Field("X-Remote-User", min_length=1, description="that header; its name has an account here")
     idle_minutes: int = Field(60, ge=1, description="a session ends when nothing came for so long")
     session_hours: int = Field(12, ge=1, description="and after so long in any case")

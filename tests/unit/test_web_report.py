@@ -6,17 +6,25 @@ import io
 import json
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
 import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import ComprehensiveSRStorage, SecondaryCaptureImageStorage
@@ -214,6 +222,84 @@ class TestPacs:
                 store(objects(source), pacs_at(listening.server_address[1]))
         finally:
             listening.shutdown()
+
+
+def certificate(folder: Path, *, host: str = "127.0.0.1", days: int = 1) -> Path:
+    """A certificate of its own signing and its key in one file. days: until its end, or since."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=9))
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(host))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / f"{host}{days}.pem"
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(made.public_bytes(Encoding.PEM) + pem)
+    return path
+
+
+class TestPacsOverTls:
+    @pytest.fixture
+    def sent(self) -> list[str]:
+        return []
+
+    def at(self, sent: list[str], shown: Path, asked: Path | None = None) -> Any:
+        """A PACS that shows a certificate, and asks for one of these."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(shown)
+        if asked is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(asked)
+        server = AE(ae_title="PACS")
+        for kind in (ComprehensiveSRStorage, SecondaryCaptureImageStorage):
+            server.add_supported_context(kind)
+        handlers: list[Any] = [(evt.EVT_C_STORE, lambda event: sent.append(event.dataset.SOPClassUID) or 0)]
+        return server.start_server(("127.0.0.1", 0), block=False, ssl_context=context, evt_handlers=handlers)
+
+    def try_it(self, source: Source, listening: Any, **tls: Any) -> None:
+        try:
+            at = pacs_at(listening.server_address[1])
+            store(objects(source), at.model_copy(update={"timeout_seconds": 5, **tls}))
+        finally:
+            listening.shutdown()
+
+    def test_gets_what_is_sent_where_both_show_certificates(
+        self, source: Source, tmp_path: Path, sent: list[str]
+    ) -> None:
+        theirs, ours = certificate(tmp_path), certificate(tmp_path, days=2)
+        self.try_it(source, self.at(sent, theirs, ours), tls_authority=theirs, tls_certificate=ours)
+        assert len(sent) == 2
+
+    @pytest.mark.parametrize(
+        ("shown", "known"),
+        [({"days": -1}, True), ({"host": "127.0.0.2"}, True), ({}, False)],
+        ids=["expired", "of another host", "of nobody that is known"],
+    )
+    def test_gets_nothing_where_its_certificate_is(
+        self, source: Source, tmp_path: Path, sent: list[str], shown: dict[str, Any], known: bool
+    ) -> None:
+        theirs = certificate(tmp_path, **shown)
+        with pytest.raises(StoreError, match="certificate is not one for this host"):
+            self.try_it(source, self.at(sent, theirs), tls=True, tls_authority=theirs if known else None)
+        assert sent == []
+
+    def test_gets_nothing_in_the_clear_where_tls_is_asked_for(self, source: Source, tmp_path: Path) -> None:
+        server = AE(ae_title="PACS")
+        server.add_supported_context(ComprehensiveSRStorage)
+        with pytest.raises(StoreError):
+            self.try_it(source, server.start_server(("127.0.0.1", 0), block=False), tls=True)
+
+    def test_is_not_asked_where_a_certificate_cannot_be_used(self, source: Source, tmp_path: Path) -> None:
+        at = pacs_at(1).model_copy(update={"tls_certificate": tmp_path / "none.pem"})
+        with pytest.raises(StoreError, match="cannot be used"):
+            store(objects(source), at)
 
 
 @pytest.fixture(scope="module")
