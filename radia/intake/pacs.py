@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import date
+from email.message import Message
 from functools import partial
-from io import BytesIO
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +25,11 @@ from radia.settings import PacsSettings
 
 _SERIES, _STUDY, _INSTANCE = "0020000E", "0020000D", "00080018"
 _MODALITY, _BODY_PART = "00080060", "00180015"
+_MOST_BYTES = 1 << 29
+"""Of one instance. A tomosynthesis has some dozens of millions."""
+_NAT64 = ip_network("64:ff9b::/96")
+_CREDENTIALS = frozenset({ip_address("fd00:ec2::254")})
+"""Where a cloud gives out credentials beside 169.254.169.254."""
 _Answer = TypeVar("_Answer")
 _Uids = tuple[str, str, str]
 
@@ -81,7 +86,10 @@ class _Client:
         session.max_redirects = (
             0  # a redirect would take the query, and what answers it, to an address nobody configured
         )
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, _watched(pacs))
         headers = _authorization(pacs)
+        self._session, self._headers = session, headers
         self._web = DICOMwebClient(pacs.url, session=session, headers=headers, timeout=pacs.timeout_seconds)
         self._web.set_http_retry_params(False)
 
@@ -97,11 +105,21 @@ class _Client:
         return list(found)
 
     def fetch(self, uids: _Uids) -> bytes:
-        """One instance as the PACS stores it, as a DICOM file."""
-        dataset = self._ask(lambda: self._web.retrieve_instance(*uids, media_types=(("application/dicom", "*"),)))
-        file = BytesIO()
-        dataset.save_as(file, enforce_file_format=True)
-        return file.getvalue()
+        """One instance, the bytes that the PACS sends: they are opened where they are de-identified, not here."""
+        return self._ask(partial(self._file, "/studies/{}/series/{}/instances/{}".format(*uids)))
+
+    def _file(self, path: str) -> bytes:
+        """WADO-RS (PS3.18 10.4). Raises ValueError where the answer is no file, or larger than any radiograph."""
+        wanted = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*', **self._headers}
+        url = self._pacs.url.rstrip("/") + path
+        with self._session.get(url, headers=wanted, stream=True, timeout=self._pacs.timeout_seconds) as answer:
+            answer.raise_for_status()
+            body = bytearray()
+            for chunk in answer.iter_content(1 << 20):
+                body += chunk
+                if len(body) > _MOST_BYTES:
+                    raise ValueError("larger than any radiograph")
+            return _only_part(answer.headers.get("Content-Type", ""), bytes(body))
 
     def _instances(self, study: str, series: str) -> list[_Uids]:
         pages = self._pages(self._web.search_for_instances, {}, study_instance_uid=study, series_instance_uid=series)
@@ -143,6 +161,62 @@ class _Client:
         self._next = time.monotonic() + 1 / self._pacs.requests_per_second
 
 
+def _only_part(kind: str, body: bytes) -> bytes:
+    """The file in an answer: its one part, or all of it where a server sends it bare (against CP-2040).
+
+    Raises ValueError.
+    """
+    header = Message()
+    header["Content-Type"] = kind
+    if header.get_content_type() == "application/dicom":
+        return body
+    mark = header.get_boundary()
+    if header.get_content_type() != "multipart/related" or not mark:
+        raise ValueError("neither DICOM nor a part of it")
+    edge = b"--" + mark.encode()
+    _, first, after = body.partition(edge)
+    end = after.rfind(b"\r\n" + edge)
+    _, blank, content = after[:end].partition(b"\r\n\r\n")
+    if not first or end < 0 or not blank or b"\r\n" + edge in content:
+        raise ValueError("not one part")
+    return content
+
+
+def _watched(pacs: PacsSettings) -> Any:
+    """Connections that look whom they have reached before a byte is sent: a name may mean another address by then."""
+    from requests.adapters import HTTPAdapter
+    from urllib3.connection import HTTPConnection, HTTPSConnection
+    from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+    class Plain(HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            return _known_peer(pacs, super()._new_conn())
+
+    class Secure(HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            return _known_peer(pacs, super()._new_conn())
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    adapter = HTTPAdapter()
+    adapter.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+    return adapter
+
+
+def _known_peer(pacs: PacsSettings, line: socket.socket) -> socket.socket:
+    """Raises IntakeError where the other end is an address that no PACS has."""
+    try:
+        _refuse_special(pacs, _address(line.getpeername()[0]))
+    except IntakeError:
+        line.close()
+        raise
+    return line
+
+
 def _is_worth_another_try(error: Exception) -> bool:
     response = getattr(error, "response", None)
     return response is None or response.status_code >= 500 or response.status_code in (408, 429)
@@ -155,14 +229,27 @@ def _in_words(error: Exception) -> str:
 
 
 def _refuse_special_address(pacs: PacsSettings) -> None:
-    """Raises IntakeError where the PACS would be an address that no PACS has: link-local (where clouds give out
-    credentials), multicast or unspecified. A name that does not resolve is left to the request, which says so.
+    """Raises IntakeError where the PACS would be an address that no PACS has. A name that does not resolve is left to
+    the request, which says so.
     """
     for address in _addresses(_host(pacs.url)):
-        if address.is_link_local or address.is_multicast or address.is_unspecified:
-            raise IntakeError(
-                f"site {pacs.site}: the PACS's address is {address}, which no PACS can have; see intake.pacs"
-            )
+        _refuse_special(pacs, address)
+
+
+def _refuse_special(pacs: PacsSettings, address: IPv4Address | IPv6Address) -> None:
+    """Raises IntakeError for an address where clouds give out credentials, for multicast and for none at all."""
+    inner = _inside(address)
+    if inner.is_link_local or inner.is_multicast or inner.is_unspecified or inner in _CREDENTIALS:
+        raise IntakeError(f"site {pacs.site}: the PACS's address is {address}, which no PACS can have; see intake.pacs")
+
+
+def _inside(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """The IPv4 address that an IPv6 address stands for: mapped (RFC 4291), 6to4 (3056), NAT64 (6052); else itself."""
+    if isinstance(address, IPv4Address):
+        return address
+    if address in _NAT64:
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address
 
 
 def _addresses(host: str) -> list[IPv4Address | IPv6Address]:
@@ -170,7 +257,11 @@ def _addresses(host: str) -> list[IPv4Address | IPv6Address]:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError:
         return []
-    return [ip_address(str(address[0]).partition("%")[0]) for *_, address in found]
+    return [_address(str(address[0])) for *_, address in found]
+
+
+def _address(text: str) -> IPv4Address | IPv6Address:
+    return ip_address(text.partition("%")[0])
 
 
 def _authorization(pacs: PacsSettings) -> dict[str, str]:

@@ -14,6 +14,7 @@ import pytest
 
 from radia.dicom.deidentify import Engine
 from radia.errors import IntakeError, SettingsError
+from radia.intake import pacs
 from radia.intake.pacs import take_pacs
 from radia.settings import PacsSettings, load_settings
 from tests.audit.check import LIST, Weakness, answered, listed, pinned
@@ -47,8 +48,8 @@ def redirecting() -> Iterator[str]:
 
 
 def ask(url: str, landing: Path) -> None:
-    pacs = PacsSettings(site="HND", url=url, attempts=2, backoff_seconds=0)
-    take_pacs(pacs, landing, since=date(2026, 1, 1), until=date(2026, 1, 2), today=date(2026, 1, 3))
+    settings = PacsSettings(site="HND", url=url, attempts=2, backoff_seconds=0)
+    take_pacs(settings, landing, since=date(2026, 1, 1), until=date(2026, 1, 2), today=date(2026, 1, 3))
 
 
 def test_a_pacs_that_sends_us_elsewhere_is_not_followed(redirecting: str, tmp_path: Path) -> None:
@@ -57,10 +58,57 @@ def test_a_pacs_that_sends_us_elsewhere_is_not_followed(redirecting: str, tmp_pa
     assert Redirecting.asked == ["/dicom-web/series"]
 
 
-@pytest.mark.parametrize("host", ["169.254.169.254", "[fe80::1]", "0.0.0.0", "224.0.0.1"])
+ELSEWHERE = ["169.254.169.254", "[fe80::1]", "0.0.0.0", "224.0.0.1"]
+DISGUISED = ["[::ffff:169.254.169.254]", "[64:ff9b::a9fe:a9fe]", "[2002:a9fe:a9fe::1]", "2852039166", "[fd00:ec2::254]"]
+
+
+@pytest.mark.parametrize("host", [*ELSEWHERE, *DISGUISED])
 def test_a_pacs_at_an_address_that_no_pacs_has_is_not_asked(host: str, tmp_path: Path) -> None:
     with pytest.raises(IntakeError, match="no PACS can have"):
         ask(f"http://{host}/dicom-web", tmp_path)
+
+
+def test_a_name_that_means_another_address_when_it_is_asked_gets_nothing(
+    redirecting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DNS rebinding: the look at the settings sees nothing wrong, and the connection goes elsewhere."""
+    known = pacs._address
+    monkeypatch.setattr(pacs, "_address", lambda text: known("169.254.169.254" if text == "127.0.0.1" else text))
+    monkeypatch.setattr(pacs, "_addresses", lambda host: [known("10.1.2.3")])
+    with pytest.raises(IntakeError, match="no PACS can have"):
+        ask(f"{redirecting}/dicom-web", tmp_path)
+    assert Redirecting.asked == []
+
+
+BYTES = b"\0DICM\r\n\r\n--not an edge\r\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/dicom", BYTES),
+        ('multipart/related; type="application/dicom"; boundary=e', b"--e\r\nA: b\r\n\r\n" + BYTES + b"\r\n--e--\r\n"),
+        ('multipart/related; boundary="e"', b"first\r\n--e\r\n\r\n" + BYTES + b"\r\n--e--"),
+    ],
+)
+def test_a_file_of_a_pacs_is_taken_as_it_is(kind: str, body: bytes) -> None:
+    assert pacs._only_part(kind, body) == BYTES
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("text/html", BYTES),
+        ("", BYTES),
+        ("multipart/related", BYTES),
+        ("multipart/related; boundary=e", BYTES),
+        ("multipart/related; boundary=e", b"--e\r\n\r\nhalf"),
+        ("multipart/related; boundary=e", b"--e\r\n\r\none\r\n--e\r\n\r\ntwo\r\n--e--"),
+    ],
+)
+def test_an_answer_that_is_not_one_file_is_an_error(kind: str, body: bytes) -> None:
+    with pytest.raises(ValueError, match="part"):
+        pacs._only_part(kind, body)
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "gopher://pacs/1", "http://me:word@pacs/dicom-web", "pacs:8042"])
