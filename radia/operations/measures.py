@@ -103,7 +103,7 @@ class Sources(Collector):
     def _ask(self) -> list[Metric]:
         deadline = time.monotonic() + self._patience
         for source in self._sources:
-            if source.name not in self._asked:
+            if source.name not in self._asked or self._asked[source.name].ended:
                 self._asked[source.name] = _Asked(source)
         up = gauge("radia_source_up", "1: this source of figures answered; 0: its figures are missing", ["source"])
         took = gauge("radia_source_seconds", "Seconds that it took", ["source"])
