@@ -8,8 +8,12 @@ of the account here in each case. Requests that change something carry the sessi
 from __future__ import annotations
 
 import ipaddress
+import socket
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -35,6 +39,8 @@ VISITOR = "visitor"
 
 FORM_BYTES = 1_000_000
 """The most that a request may bring where no upload is expected."""
+_NAMES_SECONDS = 30
+"""How long a proxy's name means the addresses that it meant: one that is started again has another."""
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 POLICY = (
@@ -213,7 +219,20 @@ def _from_proxy() -> bool:
         sender = ipaddress.ip_address(str(request.remote_addr))
     except ValueError:
         return False
-    return any(sender in ipaddress.ip_network(network, strict=False) for network in trusted)
+    now = int(time.monotonic() // _NAMES_SECONDS)
+    return any(sender in network for name in trusted for network in _networks(name, now))
+
+
+@lru_cache(maxsize=64)
+def _networks(name: str, _moment: int) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    """The addresses of a proxy: as they are written, or those its name has at this moment; none where it has none."""
+    with suppress(ValueError):
+        return (ipaddress.ip_network(name, strict=False),)
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return ()
+    return tuple(ipaddress.ip_network(str(address[0]).partition("%")[0]) for *_, address in found)
 
 
 def _from_this_machine() -> bool:

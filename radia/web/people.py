@@ -28,10 +28,9 @@ def sign_in() -> str | Response:
 @open_to(ANYBODY)
 def enter() -> Response | tuple[str, int, dict[str, str]] | tuple[str, int]:
     """Opens a session where name and password are right."""
-    shared, limits = context(), context().settings.web
+    shared = context()
     name, password = request.form.get("name", "").strip(), request.form.get("password", "")
-    wait = shared.accounts.wait(name, address(), attempts=limits.sign_in_attempts, seconds=60 * limits.sign_in_minutes)
-    if wait:
+    if wait := _wait(name):
         page = render_template(
             "people/sign_in.html", next=next_page(), error=say("people.wait", n=-(-wait // 60)), name=name
         )
@@ -43,6 +42,13 @@ def enter() -> Response | tuple[str, int, dict[str, str]] | tuple[str, int]:
     session.clear()
     session["secret"] = shared.accounts.open_session(account.name)
     return redirect(next_page())
+
+
+def _wait(name: str) -> int:
+    """Seconds until a password of this name may be tried again from where the request comes from; 0: now."""
+    limits = context().settings.web
+    attempts, seconds = limits.sign_in_attempts, 60 * limits.sign_in_minutes
+    return context().accounts.wait(name, address(), attempts=attempts, seconds=seconds)
 
 
 @blueprint.post("/sign-out")
@@ -81,6 +87,8 @@ def change_password() -> Response | tuple[str, int]:
     shared, name = context(), person().name
     if person().by != "session":
         abort(403, say("people.no_password_here"))
+    if wait := _wait(name):  # whoever found a session open does not find the password by it
+        return render_template("people/account.html", error=say("people.wait", n=-(-wait // 60))), 429
     if shared.accounts.check(name, request.form.get("old", "")[:1024]) is None:
         shared.accounts.failed(name, address())
         return render_template("people/account.html", error=say("people.wrong_old")), 422

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -210,7 +211,7 @@ def test_no_header_that_some_server_believes_a_proxy_comes_from_outside(
     class Echo(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             heard.append({name.lower(): value for name, value in self.headers.items()})
-            self.send_response(204)
+            self.send_response(401 if "nobody" in self.headers.get("Cookie", "") else 204)
             self.end_headers()
 
         def log_message(self, format: str, *arguments: object) -> None:
@@ -237,19 +238,23 @@ def test_no_header_that_some_server_believes_a_proxy_comes_from_outside(
         wait_until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
         for path in ("/", "/dagster/", "/dagster-readonly/", "/mlflow/"):
             requests.get(f"https://127.0.0.1:{port}{path}", headers=forged, verify=False, timeout=30)
+        assert len(heard) == 6  # two of them ask the web app first
+        outside = {"Host": "radia.hospital", "Cookie": "nobody"}  # on 443 of the host, say, where people know it
+        page = f"https://127.0.0.1:{port}/dagster/"
+        told = requests.get(page, headers=outside, verify=False, timeout=30, allow_redirects=False)
+        assert told.headers["Location"] == "/sign-in?next=/dagster/"
     finally:
         nginx.terminate()
         nginx.wait()
         upstream.shutdown()
-    assert len(heard) == 6  # two of them ask the web app first
     for headers in heard:
         assert "admin" not in headers.values()
         assert headers["x-forwarded-for"] == "127.0.0.1"
         assert headers["x-forwarded-proto"] == "https"
 
 
-@pytest.fixture
-def server() -> Iterator[Path]:
+@contextmanager
+def empty_server() -> Iterator[Path]:
     """An empty PostgreSQL that asks for passwords, on a socket in its own folder."""
     if BINARIES is None:
         pytest.skip("no PostgreSQL server is installed (initdb, pg_ctl)")
@@ -275,6 +280,12 @@ def server() -> Iterator[Path]:
     finally:
         run(ctl, "-D", data, "-m", "immediate", "-w", "stop")
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def server() -> Iterator[Path]:
+    with empty_server() as folder:
+        yield folder
 
 
 def test_services_may_add_to_the_ledger_and_neither_change_it_nor_open_its_guards(

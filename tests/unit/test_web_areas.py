@@ -136,7 +136,7 @@ class TestProxy:
 
     def test_who_is_not_signed_in_is_sent_to_sign_in(self, through_proxy: str) -> None:
         answer = asked(f"{through_proxy}/dagster/runs", Accept="text/html")
-        assert (answer.status_code, answer.headers["Location"]) == (302, f"{through_proxy}/sign-in?next=/dagster/runs")
+        assert (answer.status_code, answer.headers["Location"]) == (302, "/sign-in?next=/dagster/runs")
 
     @pytest.mark.parametrize("path", ["dagster/runs", "dagster-readonly/runs", "account"])
     def test_nobody_becomes_another_by_a_header(self, through_proxy: str, path: str) -> None:

@@ -274,6 +274,19 @@ class TestSigningIn:
         assert other.get("/account").status_code == 302
         assert Accounts(site.web / "people.db").check("ann", "another long phrase") is not None
 
+    def test_the_old_one_cannot_be_guessed_through_an_open_session(self, tmp_path: Path) -> None:
+        Accounts(tmp_path / "web" / "people.db").add("ann", ["reader"], PASSWORD)
+        client = configured(Workspace(tmp_path), sign_in_attempts=3)
+        sign_in(client, "ann")
+        token = csrf_of(client, "/account")
+
+        def tried(old: str) -> int:
+            said = {"csrf_token": token, "old": old, "new": "another long phrase"}
+            return client.post("/account/password", data=said).status_code
+
+        assert [tried("a wrong phrase") for _ in range(4)] == [422, 422, 422, 429]
+        assert tried(PASSWORD) == 429
+
 
 LEAD = {"X-Remote-User": "lead"}
 
@@ -291,6 +304,46 @@ class TestTrustedProxy:
         assert client.get("/account", headers={"X-Remote-User": "stranger"}, environ_base=there).status_code == 302
         assert client.get("/trace", headers=LEAD, environ_base=there).status_code == 200
         assert client.get("/trace", headers={"X-Remote-User": "reader"}, environ_base=there).status_code == 403
+
+    def test_may_be_named_by_its_host_whose_address_changes(
+        self, site: Workspace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client = configured(site, trusted_proxies=["proxy", "no-such-host"])
+        meant = {"proxy": "10.9.0.7"}
+
+        def resolved(name: str, *_: object, **__: object) -> list[tuple[object, ...]]:
+            if name not in meant:
+                raise OSError
+            return [(0, 0, 0, "", (meant[name], 0))]
+
+        monkeypatch.setattr("socket.getaddrinfo", resolved)
+        moment = [0.0]
+        monkeypatch.setattr("radia.web.access.time.monotonic", lambda: moment[0])
+        for address in ("10.9.0.7", "10.9.0.8"):
+            meant["proxy"] = address
+            for asked_from in ("10.9.0.7", "10.9.0.8"):
+                there = {"REMOTE_ADDR": asked_from}
+                status = client.get("/account", headers=LEAD, environ_base=there).status_code
+                assert (status == 200) == (asked_from == address)
+            moment[0] += 60
+
+    def test_says_from_where_a_password_is_guessed_so_that_one_stranger_keeps_nobody_else_out(
+        self, tmp_path: Path
+    ) -> None:
+        Accounts(tmp_path / "web" / "people.db").add("ann", ["reader"], PASSWORD)
+        client = configured(Workspace(tmp_path), trusted_proxies=["10.9.0.7"], sign_in_attempts=1)
+
+        def tried(name: str, password: str, sender: str) -> int:
+            said = {"csrf_token": csrf_of(client), "name": name, "password": password}
+            # what the sender itself says stands before what the proxy adds, and is not believed
+            headers = {"X-Forwarded-For": f"10.1.1.{len(name)}, {sender}"}
+            return client.post(
+                "/sign-in", data=said, headers=headers, environ_base={"REMOTE_ADDR": "10.9.0.7"}
+            ).status_code
+
+        wrong = [tried(f"name{'x' * k}", "wrong", "10.5.5.5") for k in range(5)]
+        assert wrong == [401, 401, 401, 401, 429]
+        assert tried("ann", PASSWORD, "10.6.6.6") == 302
 
     def test_what_it_passes_on_still_carries_the_token_of_its_page(self, site: Workspace) -> None:
         client = configured(site, trusted_proxies=["10.9.0.7"])
