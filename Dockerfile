@@ -1,5 +1,6 @@
 # One image for every service; the command says which (see docker-compose.yml).
-FROM python:3.11-slim
+# The Debian release is named: its pg_dump must be no older than the server of docker-compose.yml (17).
+FROM python:3.11.14-slim-trixie
 RUN apt-get update \
     && apt-get install -y --no-install-recommends git libgomp1 nginx-light postgresql-client \
     && rm -rf /var/lib/apt/lists/* \
@@ -10,7 +11,8 @@ COPY radia radia
 COPY pipelines pipelines
 COPY workspace.yaml params.yaml dvc.yaml ./
 RUN pip install --no-cache-dir uv \
-    && uv pip install --system --no-cache --compile-bytecode --constraint requirements.lock '.[postgres]'
+    && uv pip install --system --no-cache --compile-bytecode --constraint requirements.lock '.[postgres]' \
+    && pip uninstall --yes uv
 # A volume begins as what the image has in its place: these belong to the one who writes there.
 RUN for kind in inbox landing quarantine mlartifacts dagster web; do mkdir -p "/data/$kind"; done \
     && mkdir /anchor /backup \

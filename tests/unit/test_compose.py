@@ -88,6 +88,19 @@ class TestEveryService:
     def test_has_bounds(self, name: str) -> None:
         assert set(COMPOSE["services"][name]["deploy"]["resources"]["limits"]) == {"cpus", "memory", "pids"}
 
+    def test_fills_no_disk_with_its_log(self, name: str) -> None:
+        logging = COMPOSE["services"][name]["logging"]
+        assert logging == {"driver": "json-file", "options": {"max-size": "20m", "max-file": "5"}}
+
+    def test_says_whether_it_is_well_or_why_it_need_not(self, name: str) -> None:
+        asked = "test" in COMPOSE["services"][name].get("healthcheck", {})
+        assert asked == (name not in {*ONCE, "orthanc"})
+        if name == "orthanc":
+            assert COMPOSE["services"][name]["healthcheck"] == {"disable": True}
+
+    def test_is_of_a_version_that_stays_what_it_is(self, name: str) -> None:
+        assert re.fullmatch(r"[a-z/]+:\d+\.\d+(\.\d+)?(-[a-z]+)?", COMPOSE["services"][name]["image"])
+
     def test_has_the_secrets_that_its_environment_names_and_no_other(self, name: str) -> None:
         one = COMPOSE["services"][name]
         texts = [*one.get("environment", {}).values(), *one.get("command", ())]
@@ -128,3 +141,30 @@ def test_the_image_holds_no_secret_and_no_address_of_an_index() -> None:
     assert not re.search(r"index-url|INDEX|https?://|secrets|\bCOPY \.|\bADD ", text)
     assert re.search(r"^USER radia$", text, re.MULTILINE)
     assert "secrets" in (ROOT / ".dockerignore").read_text().split()
+
+
+def test_the_image_can_dump_the_database_and_keeps_no_installer_that_only_built_it() -> None:
+    """pg_dump refuses a server newer than itself: both come from one Debian release and PostgreSQL's major in it."""
+    text = (ROOT / "Dockerfile").read_text()
+    base = re.search(r"^FROM python:3\.11\.\d+-slim-([a-z]+)$", text, re.MULTILINE)
+    server = re.fullmatch(r"postgres:(\d+)\.\d+-([a-z]+)", COMPOSE["services"]["postgres"]["image"])
+    assert base is not None
+    assert server is not None
+    assert (base[1], server[2]) == ("trixie", "trixie")
+    assert int(server[1]) <= {"trixie": 17}[base[1]]
+    assert re.search(r"pip install --no-cache-dir uv .*&& pip uninstall --yes uv", text, re.DOTALL)
+
+
+def test_what_the_image_installs_is_pinned() -> None:
+    """`--constraint` binds what it names alone: every requirement of the package, extras too, must be in the lock."""
+    import importlib.metadata
+
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    pinned = set(re.findall(r"^([\w.-]+)(?:\[[\w,-]+\])?==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    names = {canonicalize_name(name) for name in pinned}
+    for text in importlib.metadata.requires("radia") or []:
+        wanted = Requirement(text)
+        if wanted.marker is None or wanted.marker.evaluate({"extra": "postgres"}):
+            assert canonicalize_name(wanted.name) in names, text
