@@ -103,7 +103,7 @@ class Sources(Collector):
     def _ask(self) -> list[Metric]:
         deadline = time.monotonic() + self._patience
         for source in self._sources:
-            if source.name not in self._asked or self._asked[source.name].ended:
+            if source.name not in self._asked or self._asked[source.name].ended:  # what was said late is of then
                 self._asked[source.name] = _Asked(source)
         up = gauge("radia_source_up", "1: this source of figures answered; 0: its figures are missing", ["source"])
         took = gauge("radia_source_seconds", "Seconds that it took", ["source"])
@@ -136,18 +136,15 @@ class _Asked:
         self._source = source
         self._began = time.monotonic()
         self._ended_at: float | None = None
-        self._late = False
         self._found: list[Metric] | None = None
         self.error = ""
         self._thread = Thread(target=self._read, name=f"measures-{source.name}", daemon=True)
         self._thread.start()
 
     def answer(self, deadline: float) -> list[Metric] | None:
-        """What it said; None where it failed, or took so long that what it says is of an earlier question."""
+        """What it said until then; None where it failed or said nothing."""
         self._thread.join(max(0.0, deadline - time.monotonic()))
-        if not self.ended:
-            self._late = True
-        return None if self._late else self._found
+        return self._found
 
     @property
     def ended(self) -> bool:
