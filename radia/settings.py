@@ -13,7 +13,7 @@ import re
 from datetime import date
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -457,9 +457,11 @@ def database_url(name: str, *, role: str = "") -> str | None:
     if not server:
         return None
     parts = urlsplit(server)
-    if parts.scheme != "postgresql" or parts.username or parts.path.strip("/"):
+    secrets = {"user", "password", "sslpassword"} & parse_qs(parts.query, keep_blank_values=True).keys()
+    if parts.scheme != "postgresql" or parts.username or parts.path.strip("/") or secrets:
         raise SettingsError(
-            "RADIA_DATABASE is not of the form postgresql://host:port (users and databases are RADIA's)"
+            "RADIA_DATABASE is not of the form postgresql://host:port (users and databases are RADIA's, passwords are "
+            "in the file that PGPASSFILE names: an address is seen by whoever lists processes)"
         )
     return urlunsplit(("postgresql+psycopg", f"{role or name}@{parts.netloc}", f"/{name}", parts.query, ""))
 

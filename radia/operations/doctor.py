@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -38,10 +40,13 @@ from radia.workspace import Workspace
 State = Literal["ok", "warn", "fail"]
 LEAST_FREE = 20_000_000_000
 """Bytes free on a disk of the site below which the doctor warns."""
+NEWER = "install the version that migrated it again, or restore the backup taken before (docs/upgrading.md)"
 OUTSIDE = (("1.1.1.1", 443), ("8.8.8.8", 53), ("9.9.9.9", 443))
 """Public addresses that nothing of RADIA speaks to: whether they can be reached says whether anything could be."""
 SECONDS = 3.0
 _CERTIFICATE_DAYS = 30
+_CLOCK_SECONDS = 60
+"""More than this is no delay of an answer."""
 _CLOCK_UNSYNCHRONISED = 5
 """TIME_ERROR of adjtimex(2)."""
 
@@ -73,6 +78,7 @@ def examine(site: Workspace, *, reach_out: bool = True) -> list[Finding]:
         lambda: _receiver(settings),
         _certificate,
         _clock,
+        lambda: _other_clocks(settings),
         lambda: _telemetry(site),
     ]
     found = [finding for look in looks for finding in _told(look)]
@@ -166,7 +172,7 @@ def _cards() -> list[str]:
 
 
 def _clock() -> Iterator[Finding]:
-    """Whether the kernel knows its clock to be synchronised, and whether the server's clock agrees."""
+    """Whether the kernel knows its clock to be synchronised."""
     buffer = ctypes.create_string_buffer(512)  # struct timex, of which nothing is set: it is only asked
     state = ctypes.CDLL(None, use_errno=True).adjtimex(buffer)
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
@@ -176,6 +182,31 @@ def _clock() -> Iterator[Finding]:
         yield Finding("clock", "warn", f"{now}; not synchronised", "turn on chrony or systemd-timesyncd on the host")
     else:
         yield Finding("clock", "ok", f"{now}; synchronised")
+
+
+def _other_clocks(settings: Settings) -> Iterator[Finding]:
+    """What time the PACS of the settings say it is: days of a query and times of events are this machine's."""
+    for pacs in settings.intake.pacs:
+        ahead = _ahead_of(pacs.url)
+        if ahead is None:
+            yield Finding("PACS", "warn", f"{pacs.site}: does not answer, or not with the time", "see intake.pacs")
+            continue
+        wrong = abs(ahead) > _CLOCK_SECONDS
+        words = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} that of the PACS of {pacs.site}"
+        yield Finding("clock", "fail" if wrong else "ok", words, _if(wrong, "one of the two is wrong: mend it"))
+
+
+def _ahead_of(url: str) -> float | None:
+    """Seconds that this clock is ahead of a web server's (its `Date`), past proxies and redirects; None: unknown."""
+    parts = urlsplit(url)
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    try:
+        with closing(kind(parts.hostname or "", parts.port, timeout=SECONDS)) as line:
+            line.request("HEAD", parts.path or "/")
+            theirs = parsedate_to_datetime(line.getresponse().headers["Date"])
+    except (OSError, HTTPException, ValueError, TypeError):
+        return None
+    return (datetime.now(UTC) - theirs).total_seconds()
 
 
 # --- keys, databases, servers ---------------------------------------------------------------------------------------
@@ -190,6 +221,8 @@ def _keys(site: Workspace) -> Iterator[Finding]:
             yield _closed("key", path)
         else:
             yield Finding("key", "ok", f"{path.stem}: not there yet, made when it is first needed")
+    if (cookies := site.web / "cookies.key").is_file():
+        yield _closed("key", cookies)
     secrets = {name: Path(value) for name, value in os.environ.items() if _is_secret(name) and value}
     for name, path in sorted(secrets.items()):
         if not path.is_file() or not os.access(path, os.R_OK):
@@ -219,9 +252,13 @@ def _databases(site: Workspace) -> Iterator[Finding]:
     from radia.operations.schema import schemas, sqlite_file
 
     for schema in schemas(site):
-        advice = _if(schema.pending, "radia backup, then radia migrate")
-        state: State = "fail" if schema.pending else "ok"
-        yield Finding("schema", state, f"{schema.name}: {schema.found or 'empty'}", advice)
+        words = f"{schema.name}: {schema.found or 'empty'}"
+        if schema.newer:
+            yield Finding("schema", "fail", f"{words}, newer than {schema.wanted}", NEWER)
+        elif schema.pending:
+            yield Finding("schema", "fail", f"{words} → {schema.wanted}", "radia backup, then radia migrate")
+        else:
+            yield Finding("schema", "ok", words)
     if database_url("ledger") is None and not sqlite_file(site.ledger_url).is_file():
         return
     with closing(open_ledger(site, read_only=True)) as ledger:
@@ -278,6 +315,9 @@ def _people(site: Workspace, settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "web", "fail", "web.https is off behind a proxy that speaks TLS", "web: {https: true} in params.yaml"
         )
+    if addresses() and not settings.web.trusted_proxies:
+        words = "wrong passwords count as of one address: web.trusted_proxies does not name the proxy"
+        yield Finding("web", "warn", words, "web: {trusted_proxies: [proxy]} in params.yaml")
 
 
 def _receiver(settings: Settings) -> Iterator[Finding]:
@@ -286,6 +326,9 @@ def _receiver(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "receiver", "warn", "DICOM is received without TLS", "set intake.receiver.tls_certificate, or a VLAN"
         )
+    store = settings.web.pacs
+    if store is not None and not (store.tls or store.tls_authority or store.tls_certificate):
+        yield Finding("PACS", "warn", "reports are sent without TLS", "set web.pacs.tls, or a VLAN")
 
 
 def _certificate() -> Iterator[Finding]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
+import time
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from radia.operations import doctor
 from radia.operations.doctor import Finding, examine, worst
 from radia.operations.secret_files import write_secrets
 from radia.settings import quiet_dependencies
+from radia.web.accounts import secret_key
 from radia.workspace import Workspace
 
 
@@ -159,6 +163,54 @@ def test_a_way_out_fails_where_services_are_served_and_warns_elsewhere(
     (found,) = doctor._egress()
     assert found.state == "ok"
     assert "tried 127.0.0.1:1" in found.found
+
+
+@pytest.mark.parametrize(
+    ("off", "state", "words"), [(0, "ok", "0 s"), (-600, "fail", "ahead of"), (600, "fail", "behind")]
+)
+def test_a_clock_that_is_not_that_of_the_pacs_fails(site: Workspace, off: int, state: str, words: str) -> None:
+    class Pacs(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response_only(401)
+            self.send_header("Date", self.date_time_string(int(time.time()) + off))
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pacs) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        settings(site, intake={"pacs": [{"site": "HND", "url": f"http://127.0.0.1:{server.server_port}/dicom-web"}]})
+        (found,) = [one for one in of(examine(site, reach_out=False), "clock") if "HND" in one.found]
+        server.shutdown()
+    assert found.state == state
+    assert words in found.found
+
+
+def test_a_pacs_that_does_not_answer_is_named(site: Workspace) -> None:
+    settings(site, intake={"pacs": [{"site": "HND", "url": "http://127.0.0.1:1/dicom-web"}]})
+    assert [(one.state, one.found[:4]) for one in of(examine(site, reach_out=False), "PACS")] == [("warn", "HND:")]
+
+
+def test_reports_that_go_in_the_clear_are_named(site: Workspace) -> None:
+    settings(site, web={"pacs": {"host": "pacs", "ae_title": "PACS"}})
+    assert states(site, "PACS") == {"warn"}
+    settings(site, web={"pacs": {"host": "pacs", "ae_title": "PACS", "tls": True}})
+    assert states(site, "PACS") == set()
+
+
+def test_a_key_of_cookies_that_others_can_read_fails(site: Workspace) -> None:
+    secret_key(site.web / "cookies.key")
+    assert states(site, "key") == {"ok"}
+    (site.web / "cookies.key").chmod(0o644)
+    assert states(site, "key") == {"ok", "fail"}
+
+
+def test_a_proxy_that_is_not_believed_is_named(site: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RADIA_ADDRESSES", "web=127.0.0.1:1")
+    settings(site, web={"https": True})
+    assert states(site, "web") == {"warn"}
+    settings(site, web={"https": True, "trusted_proxies": ["proxy"]})
+    assert states(site, "web") == set()
 
 
 def test_settings_that_cannot_be_read_are_a_finding(site: Workspace) -> None:

@@ -16,7 +16,7 @@ from radia.dicom.deidentify import Engine
 from radia.errors import IntakeError, SettingsError
 from radia.intake import pacs
 from radia.intake.pacs import take_pacs
-from radia.settings import PacsSettings, load_settings
+from radia.settings import PacsSettings, database_url, load_settings
 from tests.audit.check import LIST, Weakness, answered, listed, pinned
 from tests.fuzz.targets import TARGETS, seeds
 
@@ -116,6 +116,17 @@ def test_a_pacs_is_named_by_a_plain_web_address(url: str, tmp_path: Path) -> Non
     (tmp_path / "params.yaml").write_text(f"intake: {{pacs: [{{site: HND, url: '{url}'}}]}}")
     with pytest.raises(SettingsError, match=r"intake\.pacs"):
         load_settings(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("secret", ["radia:S3cret@db", "db:5432?password=S3cret", "db?sslpassword=S3cret&user=me"])
+def test_a_password_in_the_address_of_a_database_is_refused_and_not_repeated(
+    secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would stand among the arguments of MLflow's server and of pg_dump, for everybody on the machine to read."""
+    monkeypatch.setenv("RADIA_DATABASE", f"postgresql://{secret}")
+    with pytest.raises(SettingsError, match="PGPASSFILE") as told:
+        database_url("mlflow")
+    assert "S3cret" not in str(told.value)
 
 
 def test_nothing_that_the_lock_pins_has_a_listed_weakness() -> None:
