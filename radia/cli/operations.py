@@ -29,13 +29,11 @@ def secrets(folder: Path, host: str) -> tuple[object, str]:
 def migrate(passwords: Path | None, without_backup: bool) -> tuple[object, str]:
     """Bring every database to the schema of this version; with --passwords make what is missing in PostgreSQL."""
     from radia.operations import migration, secret_files
-    from radia.operations.databases import grant_ledger_rights, prepare
+    from radia.operations.databases import prepare
 
     site, made = workspace(), prepare(passwords) if passwords else []
     role = secret_files.ADMINISTRATOR if passwords else ""
     before = migration.migrate(site, administrator=role, backed_up=without_backup)
-    if passwords:
-        grant_ledger_rights()
     lines = [f"made {one}" for one in made]
     lines += [f"{one.name}: {one.found or 'new'} → {one.wanted}" for one in before if one.found != one.wanted]
     if any(one.pending for one in before) and (site.root / migration.BEFORE).is_dir():

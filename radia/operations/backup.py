@@ -34,7 +34,7 @@ from radia.errors import BackupError
 from radia.ledger import Action, Anchor, open_ledger, verify_artefacts
 from radia.operations.databases import empty, grant_ledger_rights
 from radia.operations.migration import BEFORE, migrate
-from radia.operations.schema import asked, known, refuse_newer, schemas
+from radia.operations.schema import known, refuse_newer, schemas
 from radia.operations.sealed_keys import open_keys, seal_keys
 from radia.operations.secret_files import ADMINISTRATOR, DATABASES
 from radia.settings import database_url, ledger_anchor_file
@@ -342,10 +342,11 @@ def _names_of(folder: Path) -> list[str]:
 
 
 def _model_in_use(site: Workspace) -> str:
-    """As the registry says; of a database that waits for its migration, which a client would migrate, as it stands."""
+    """As the registry says. While databases wait for a migration MLflow's server does not run: as its tables say."""
     url = database_url("mlflow") or site.mlflow_url
-    tables = asked("MLflow", url)
-    if tables is None or not tables.pending:
+    found = {one.name: one for one in schemas(site)}
+    made = "MLflow" in found and found["MLflow"].found
+    if not made or not any(one.pending for one in found.values()):
         used = registry.champion(site)
         return used.uri if used else ""
     engine = sa.create_engine(url, poolclass=sa.NullPool)

@@ -58,6 +58,7 @@ def migrate(site: Workspace, *, administrator: str = "", backed_up: bool = False
     administrator: the role that owns the ledger's tables, where services write as another. backed_up: the caller
     answers for a way back. Raises MigrationError, also where a database is newer than this code: then nothing is done.
     """
+    from radia.operations.databases import grant_ledger_rights
     from radia.services.instance import dagster_home
 
     site.root.mkdir(parents=True, exist_ok=True)
@@ -67,6 +68,8 @@ def migrate(site: Workspace, *, administrator: str = "", backed_up: bool = False
         refuse_newer(before)
         _see_to_a_way_back(site, before, backed_up=backed_up)
         upgrade_ledger(ledger)
+        if administrator and database_url("ledger") is not None:
+            grant_ledger_rights()
         dagster_home(site)
         if (server := database_url("mlflow")) is not None:
             _bring(server, "MLflow")
@@ -105,20 +108,19 @@ def upgrade_ledger(url: str) -> Schema:
 
 @contextmanager
 def alone(site: Workspace, url: str) -> Iterator[None]:
-    """Holds the migration of a site: by a lock of its data folder, and of its PostgreSQL server where it has one.
+    """Holds the migration of a site: by a lock of its PostgreSQL server, of which url is a database, or of its folder.
 
-    url: a database of that server. The locks end with the process. Raises MigrationError.
+    The lock ends with the process. Raises MigrationError.
     """
-    folder = os.open(site.root, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        if url.startswith("sqlite"):
+    if not url.startswith("sqlite"):
+        with alone_on_server(url):
             yield
-        else:
-            with alone_on_server(url):
-                yield
-    finally:
-        os.close(folder)
+        return
+    path = site.root / "logs" / "migration.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
@@ -194,21 +196,32 @@ def _bring(url: str, name: str) -> None:
         _upgrade(name, config)
 
 
+OWED = "RADIA: the data are still to be migrated"
+"""The comment on Dagster's revision from when its tables are of the new schema until its data are."""
+
+
 def _bring_dagster(url: str) -> None:
-    """Dagster's tables in one transaction, then its data in its own: those it does again where it was killed."""
+    """Dagster's tables in one transaction; then its data, by its own command, which does again what was not done."""
     found = asked("Dagster", url)
-    if found is not None and found.pending:
-        config, engine = config_of("Dagster"), engine_of(url)
-        sa.event.listen(engine, "before_cursor_execute", _not_concurrently, retval=True)
-        try:
+    engine = engine_of(url)
+    sa.event.listen(engine, "before_cursor_execute", _not_concurrently, retval=True)
+    try:
+        if found is not None and found.pending:
+            config = config_of("Dagster")
             with engine.begin() as connection:
                 config.attributes["connection"] = connection
                 _upgrade("Dagster", config)
-        except SQLAlchemyError as error:
-            raise MigrationError(f"the database of Dagster cannot be migrated: {type(error).__name__}") from error
-        finally:
-            engine.dispose()
-    _run("dagster", "instance", "migrate")
+                connection.exec_driver_sql(f"COMMENT ON TABLE alembic_version IS '{OWED}'")
+        with engine.connect() as connection:
+            comment = connection.exec_driver_sql("SELECT obj_description(to_regclass('alembic_version'))").scalar()
+        if found is None or not found.found or comment == OWED:
+            _run("dagster", "instance", "migrate")
+            with engine.begin() as connection:
+                connection.exec_driver_sql("COMMENT ON TABLE alembic_version IS NULL")
+    except SQLAlchemyError as error:
+        raise MigrationError(f"the database of Dagster cannot be migrated: {type(error).__name__}") from error
+    finally:
+        engine.dispose()
 
 
 def _not_concurrently(
