@@ -141,7 +141,7 @@ def take_files(
         (partial / FILES).mkdir(parents=True)
         for path in files:
             name = path.relative_to(folder).as_posix()
-            _take_file(path, name, site, partial / FILES, received, tally, bring or copied)
+            _take_file(path, name, site, folder, partial / FILES, received, tally, bring or copied)
         received.commit()
         if not tally.taken:
             raise _NothingNew
@@ -152,9 +152,12 @@ def take_files(
     return receipt, tally
 
 
-def _take_file(path: Path, name: str, site: str, folder: Path, received: Received, tally: Tally, bring: Bring) -> None:
+def _take_file(
+    path: Path, name: str, site: str, feed: Path, folder: Path, received: Received, tally: Tally, bring: Bring
+) -> None:
+    """feed: the site's folder, of which the file is; folder: the batch's."""
     try:
-        status = _stat(path)
+        status = _stat(path, feed)
         if received.has_seen(site, name, status):
             tally.known += 1
             return
@@ -198,14 +201,19 @@ def _chunks(source: Path) -> Iterator[bytes]:
         raise _Unreadable("it changed while it was read")
 
 
-def _stat(path: Path) -> os.stat_result:
-    """A regular file's status; opening a pipe would wait for ever. Raises _Unreadable."""
+def _stat(path: Path, feed: Path) -> os.stat_result:
+    """A regular file's status; opening a pipe would wait for ever. Raises _Unreadable.
+
+    A link to what lies outside the feed is not followed: who may write there may not read with RADIA's eyes.
+    """
     try:
         status = path.stat()
     except OSError as error:
         raise _Unreadable(os.strerror(error.errno or 0)) from error
     if not stat.S_ISREG(status.st_mode):
         raise _Unreadable("it is not a regular file")
+    if path.is_symlink() and not path.resolve().is_relative_to(feed.resolve()):
+        raise _Unreadable("it is a link that leads out of its site's folder")
     return status
 
 

@@ -183,6 +183,16 @@ class TestBadInput:
             LeftFile("pipe.dcm", "it is not a regular file"),
         )
 
+    def test_a_link_out_of_its_folder_is_left_and_one_within_it_is_taken(
+        self, inbox: Path, landing: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "key").write_text("of the pseudonyms")
+        (inbox / "HND" / "out.dcm").symlink_to(tmp_path / "key")
+        (inbox / "HND" / "within.dcm").symlink_to("a.dcm")
+        receipt = take(inbox, landing)[0]
+        assert receipt.left == (LeftFile("out.dcm", "it is a link that leads out of its site's folder"),)
+        assert [file.also_named for file in receipt.files if file.source_name == "a.dcm"] == [("within.dcm",)]
+
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
     def test_a_file_without_read_permission_is_left(self, inbox: Path, landing: Path) -> None:
         (inbox / "HND" / "a.dcm").chmod(0)
