@@ -52,6 +52,11 @@ def quality(page: Page, site: Workspace) -> None:
     page.goto((site.root / "quality" / "site" / "index.html").as_uri())
 
 
+def up(page: Page, _: Workspace) -> None:
+    page.set_viewport_size({"width": 1280, "height": 640})
+    page.goto("http://127.0.0.1:8080")
+
+
 def dagster(page: Page, _: Workspace) -> None:
     page.set_viewport_size({"width": 2000, "height": 640})  # the whole way of the data, legible
     page.goto("http://127.0.0.1:3000/asset-groups")
@@ -102,6 +107,7 @@ def review(page: Page, site: Workspace) -> None:
 
 
 PICTURES: dict[str, Callable[[Page, Workspace], None]] = {
+    "up": up,
     "quality": quality,
     "dagster": dagster,
     "mlflow": mlflow,
