@@ -370,12 +370,15 @@ def _process(rank: int, count: int, accelerator: str, meeting: Path, job: bytes,
 def _by_ray(job: bytes, told: _Told, where: TrainSettings, device: str) -> Iterator[tuple[int, Callable[[], None]]]:
     """How many workers of Ray there are, and what lets them run once."""
     # a cluster may take minutes to start a machine, or to get a lost one back; and paths stay what they are
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(where.wait_seconds))
-    os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", str(where.wait_seconds))
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    unless_set = {
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(where.wait_seconds),
+        "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(where.wait_seconds),
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    }
     if not where.ray_address:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    with cluster(where.ray_address, cores=where.workers or 1, wanted_by="train") as ray:
+        unless_set["GLOO_SOCKET_IFNAME"] = "lo"
+    here = cluster(where.ray_address, cores=where.workers or 1, wanted_by="train")
+    with _environment(unless_set), here as ray:
         gpus = 0 if device == "cpu" else int(ray.cluster_resources().get("GPU", 0))
         if device == "cuda" and gpus < max(1, where.workers):
             raise TrainingError(f"CUDA was asked for, and the Ray cluster has {gpus} GPUs for {where.workers} workers")
@@ -385,6 +388,18 @@ def _by_ray(job: bytes, told: _Told, where: TrainSettings, device: str) -> Itera
         config = {"job": ray.put(job), "folder": str(told.folder), "gpu": use_gpu}
         names = (f"ray-{number}" for number in itertools.count(1))
         yield count, lambda: _run_ray(config, told, name=next(names), count=count, patience=where.wait_seconds)
+
+
+@contextmanager
+def _environment(unless_set: Mapping[str, str]) -> Iterator[None]:
+    """With these variables where the administrator has not set them."""
+    own = {name: value for name, value in unless_set.items() if name not in os.environ}
+    os.environ.update(own)
+    try:
+        yield
+    finally:
+        for name in own:
+            os.environ.pop(name, None)
 
 
 def _run_ray(config: dict[str, Any], told: _Told, *, name: str, count: int, patience: int) -> None:
@@ -415,9 +430,10 @@ def _run_ray(config: dict[str, Any], told: _Told, *, name: str, count: int, pati
 
 def _why(error: Exception) -> str:
     """What Ray says of it, in a line."""
-    cause = getattr(error, "controller_failure", None) or error
+    failed = getattr(error, "worker_failures", None) or {}
+    cause = next(iter(failed.values()), None) or getattr(error, "controller_failure", None) or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return f"{type(cause).__name__}: {lines[0]}"[:200] if lines else type(cause).__name__
+    return ": ".join([type(cause).__name__, *lines[:1]])[:200]
 
 
 def _ray_worker(config: dict[str, Any]) -> None:
