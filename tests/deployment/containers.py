@@ -133,7 +133,8 @@ class Engine:
         threading.Thread(target=self._restart_ended, name="restarts", daemon=True).start()
 
     def __enter__(self) -> Engine:
-        """The engine."""
+        """The engine. Who ends this process ends the services too."""
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from requests import RequestException
 
-from tests.deployment import containers, hospital
+from tests.deployment import containers, hospital, ray_nodes
 from tests.deployment.acceptance import ENGINEER
 from tests.deployment.containers import CHECKOUT, Engine
 from tests.deployment.hospital import ASKED_SITE, SENT_SITE, Person
@@ -44,6 +44,7 @@ SERVICES = [
 PAGE = CHECKOUT / "docs" / "reliability.md"
 TRIES = 12
 DAY = 86_400
+RAY_TIMES = 2
 PARTS = 3
 """In which the feed is brought in: one fault for each of them and each way."""
 TRAINING = {"epochs": 12}
@@ -222,7 +223,7 @@ class Drill:
     def bring_in(self, row: Row) -> int:
         """The feed in parts; Orthanc is killed while it sends each of them and while it is asked for each of them.
 
-        How many objects it held in all.
+        How many objects it was to send in all.
         """
         sent, asked = (hospital.files_of(self.feed, site) for site in (SENT_SITE, ASKED_SITE))
         held: set[str] = set()
@@ -235,19 +236,33 @@ class Drill:
             assert done.get("FailedInstancesCount") == 0, done
         hospital.empty_pacs()
         for part in range(PARTS):
-            held |= set(hospital.fill_pacs(asked[part::PARTS]))
+            hospital.fill_pacs(asked[part::PARTS])
             row.injected += self._kill_beside("orthanc", self._ask)
             self._ask()
         hospital.put_labels(self.engine, self.feed)
         return len(held)
 
-    def arrived(self) -> int:
-        """How many objects stand in the receipts of batches."""
-        code = (
-            "from radia.intake import receipts; from radia.settings import workspace; "
-            "print(sum(len(r.files) for r in receipts(workspace().landing)))"
+    def arrived(self, site: str) -> list[str]:
+        """The digests of a site's objects that stand in the receipts of batches."""
+        return self._digests(
+            f"sorted(f.sha256 for r in receipts(workspace().landing) if r.site == {site!r} for f in r.files)"
         )
-        return int(self.engine.execute("dagster-code", "python", "-c", code).stdout.split()[-1])
+
+    def asked_undisturbed(self) -> list[str]:
+        """The digests of what the PACS gives when nothing happens, into a landing zone of its own."""
+        return self._digests(
+            "sorted(f.sha256 for r in take_pacs(open_run().settings.intake.pacs[0], Path(mkdtemp()), "
+            "since=date(2020, 1, 1), until=date.today(), today=date.today()) for f in r.files)"
+        )
+
+    def _digests(self, expression: str) -> list[str]:
+        code = (
+            "import json; from datetime import date; from pathlib import Path; from tempfile import mkdtemp; "
+            "from radia.intake import receipts; from radia.intake.pacs import take_pacs; "
+            "from radia.settings import workspace; from radia.steps import open_run; "
+        )
+        done = self.engine.execute("dagster-code", "python", "-c", f"{code} print(json.dumps({expression}))")
+        return list(json.loads(done.stdout.splitlines()[-1]))
 
     def _ask(self) -> None:
         self.engine.execute("dagster-code", "radia", "intake", "pacs", "--from", "2020-01-01")
@@ -278,7 +293,7 @@ def differing(found: list[str], expected: list[str]) -> int:
     return ((here - there) + (there - here)).total()
 
 
-PACS, CLOCK = "pacs", "clock"
+PACS, CLOCK, RAY = "pacs", "clock", "ray"
 FAULTS: dict[str, tuple[str, Callable[[Drill], tuple[int, str]], int]] = {
     "kill": ("kill -9 of every service, at random moments of the job", Drill.killed, 6),
     "postgres": ("PostgreSQL restarted during the job", Drill.postgres_restarted, 3),
@@ -288,6 +303,7 @@ FAULTS: dict[str, tuple[str, Callable[[Drill], tuple[int, str]], int]] = {
     CLOCK: ("the clock jumps a day ahead, then back", Drill.clock_jumps, 1),
 }
 """What it is called, how it is injected, and how often."""
+ALL = [PACS, *FAULTS, RAY]
 
 
 def drill(engine: Engine, feed: Path, *, chosen: Sequence[str], seed: int) -> list[Row]:
@@ -312,8 +328,10 @@ def on_the_way_in(site: Drill) -> Row:
     """The row of the PACS that goes away: each object that it held must have arrived, once."""
     row, begun = Row("PACS killed in the middle of an association or of a query"), time.monotonic()
     held = site.bring_in(row)
-    hospital.await_that(lambda: site.arrived() >= held, f"{held} objects have arrived", 300)
-    row.lost = abs(site.arrived() - held)
+    hospital.await_that(lambda: len(site.arrived(SENT_SITE)) >= held, f"{held} objects have arrived", 300)
+    sent = site.arrived(SENT_SITE)
+    row.lost = abs(len(sent) - held) + len(sent) - len(set(sent))
+    row.lost += differing(site.arrived(ASKED_SITE), site.asked_undisturbed())
     row.survived = 0 if row.lost else row.injected
     row.seconds = time.monotonic() - begun
     print(row, flush=True)
@@ -337,8 +355,22 @@ def injected(site: Drill, name: str) -> Row:
     return row
 
 
-def page(rows: list[Row], *, command: str) -> str:
-    """The table as Markdown."""
+def between_ray_nodes(times: int, seed: int) -> list[Row]:
+    """A row of each kind of fault between the two nodes of a Ray cluster, each injected so often."""
+    rows: dict[str, Row] = {}
+    for one in ray_nodes.network_cut(times, seed=seed):
+        row = rows.setdefault(one.fault, Row(one.fault))
+        row.injected += 1
+        row.survived += one.survived
+        row.lost += one.lost
+        row.restarts += one.restarts
+        row.seconds += one.seconds
+        row.why = row.why if one.survived else one.why
+    return list(rows.values())
+
+
+def table(rows: Sequence[Row]) -> str:
+    """As Markdown."""
     lines = [
         "| fault | injected | survived | data lost | job started again | minutes |",
         "|---|---|---|---|---|---|",
@@ -348,31 +380,46 @@ def page(rows: list[Row], *, command: str) -> str:
         lines.append(
             f"| {row.fault} | {row.injected} | {fate} | {row.lost} | {row.restarts} | {row.seconds / 60:.1f} |"
         )
-    return "\n".join([f"Measured by `{command}`:", "", *lines, ""])
+    return "\n".join([*lines, ""])
 
 
-def write_page(text: str) -> None:
-    """Puts the table between its marks in docs/reliability.md."""
+def write_page(rows: list[Row]) -> None:
+    """Puts the rows between the marks of docs/reliability.md, in place of older ones of the same faults."""
     begin, end = "<!-- measured -->", "<!-- /measured -->"
     before, _, rest = PAGE.read_text().partition(begin)
-    PAGE.write_text(f"{before}{begin}\n{text}{end}{rest.partition(end)[2]}")
+    old, _, after = rest.partition(end)
+    measured = {row.fault: line for row, line in zip(rows, table(rows).splitlines()[2:], strict=True)}
+    kept = {line.split(" | ")[0].removeprefix("| "): line for line in old.strip().splitlines()[2:]}
+    lines = [*table([]).strip().splitlines(), *(kept | measured).values()]
+    PAGE.write_text("\n".join([f"{before}{begin}", *lines, f"{end}{after}"]))
 
 
 def main() -> int:
     """Runs it in a folder of its own; exit status 0 where nothing was lost."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("faults", nargs="*", help=f"which of {', '.join([PACS, *FAULTS])}; all where none is named")
+    options.add_argument("faults", nargs="*", help=f"which of {', '.join(ALL)}; all where none is named")
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--write", action="store_true", help="put the table into docs/reliability.md")
+    options.add_argument("--write", action="store_true", help="put what was measured into docs/reliability.md")
     given = options.parse_args()
-    chosen = given.faults or [PACS, *FAULTS]
-    if unknown := set(chosen) - {PACS, *FAULTS}:
+    chosen = given.faults or ALL
+    if unknown := set(chosen) - set(ALL):
         options.error(f"unknown: {', '.join(sorted(unknown))}")
     if CLOCK in chosen and shutil.which("cc") is None:
         options.error("the clock cannot jump: there is no C compiler (cc)")
     if why := containers.why_not():
         print(f"the services cannot be run here: {why}")
         return 2
+    rows = between_ray_nodes(RAY_TIMES, given.seed) if RAY in chosen else []
+    if set(chosen) - {RAY}:
+        rows = through_services(chosen, given.seed) + rows
+    print(table(rows))
+    if given.write:
+        write_page(rows)
+    return 1 if any(row.lost or row.survived < row.injected for row in rows) else 0
+
+
+def through_services(chosen: Sequence[str], seed: int) -> list[Row]:
+    """The rows of the faults injected into the services, in a folder that is kept where one was not survived."""
     containers.leave_the_network()
     home = Path(tempfile.mkdtemp(prefix="radia-faults-"))
     feed, params, secrets = hospital.prepare(home, finetune=TRAINING)
@@ -381,15 +428,12 @@ def main() -> int:
         home, params=params, secrets=secrets, profiles=["trial"], volumes=small, clock_can_jump=CLOCK in chosen
     ) as engine:
         engine.up()
-        rows = drill(engine, feed, chosen=chosen, seed=given.seed)
-    text = page(rows, command=f"python -m tests.deployment.faults {' '.join(given.faults)} --seed {given.seed}")
-    print(text)
-    if given.write:
-        write_page(text)
-    lost = any(row.lost or row.survived < row.injected for row in rows)
-    if not lost:
+        rows = drill(engine, feed, chosen=chosen, seed=seed)
+    if all(row.survived == row.injected for row in rows):
         shutil.rmtree(home)
-    return 1 if lost else 0
+    else:
+        print(f"kept: {home}")
+    return rows
 
 
 if __name__ == "__main__":
