@@ -424,8 +424,13 @@ def _run_ray(config: dict[str, Any], told: _Told, *, name: str, count: int, pati
             told.look()
     try:
         running.result()
-    except (TrainingFailedError, RayError) as error:
+    except TrainingFailedError as error:
         raise _Died(_why(error)) from error
+    except RayError as error:  # what looks after the workers is gone, and with it this process's place in the cluster
+        raise TrainingError(
+            f"Ray ended where the training was called ({_why(error)}). What was done is kept; run again once the "
+            "cluster is there, and the training goes on from its last epoch"
+        ) from error
 
 
 def _why(error: Exception) -> str:

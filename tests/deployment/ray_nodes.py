@@ -353,8 +353,11 @@ FAULTS = {
     "head": Fault("kill -9 of Ray on its first node, where the training was called", _kill_head, True),
 }
 
+BETWEEN = ("blip", "cut", "raylet")
+"""Those in which the machine on which the training was called goes on."""
 
-def network_cut(times: int, *, kinds: Sequence[str] = tuple(FAULTS), seed: int = 0) -> list[Injection]:
+
+def network_cut(times: int, *, kinds: Sequence[str] = BETWEEN, seed: int = 0) -> list[Injection]:
     """Injects each kind of fault so many times, each into a training of its own, all on one cluster.
 
     Leaves nothing running. Its folder is kept where one did not survive, and said. Raises RuntimeError where the
@@ -436,14 +439,16 @@ def table(rows: Sequence[Injection]) -> str:
 def main() -> int:
     """Exit status 0 where every training survived, 2 where the cluster cannot be made here."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("kinds", nargs="*", choices=[*FAULTS, []], help="which; all where none is named")
+    options.add_argument(
+        "kinds", nargs="*", choices=[*FAULTS, []], help=f"which; {', '.join(BETWEEN)} where none is named"
+    )
     options.add_argument("--times", type=int, default=1)
     options.add_argument("--seed", type=int, default=0)
     given = options.parse_args()
     if why := why_not():
         print(f"two Ray nodes cannot be made here: {why}")
         return 2
-    rows = network_cut(given.times, kinds=given.kinds or tuple(FAULTS), seed=given.seed)
+    rows = network_cut(given.times, kinds=given.kinds or BETWEEN, seed=given.seed)
     print(table(rows))
     return 0 if all(row.survived for row in rows) else 1
 
