@@ -234,18 +234,6 @@ def test_ray_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> N
         train(slim(), where=TrainSettings(backend="ray"), **known())
 
 
-def test_a_node_that_does_not_come_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'radia[ray]'")
-    monkeypatch.delenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", raising=False)
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    try:
-        where = TrainSettings(backend="ray", workers=2, restarts=0, wait_seconds=2)
-        with pytest.raises(TrainingError, match=r"WorkerGroupStartupTimeoutError: .*its machine is gone"):
-            train(slim(), where=where, resume=tmp_path / "state", **known())
-    finally:
-        ray.shutdown()
-
-
 def test_workers_of_ray_train_go_on_after_one_was_killed_and_have_the_loss_curve_of_one(
     one: FitResult, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
