@@ -279,7 +279,10 @@ class Drill:
 
         working = threading.Thread(target=attempt)
         working.start()
-        time.sleep(self.chance.uniform(0.2, 1.5))
+        spool = self.engine.volume("landing") / ".spool"
+        while working.is_alive() and not any(spool.glob("[!.]*/[!.]*")):
+            time.sleep(0.005)
+        time.sleep(self.chance.uniform(0, 0.1))
         under_way = working.is_alive()
         self.engine.kill(name)
         working.join()
