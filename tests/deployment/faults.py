@@ -129,7 +129,8 @@ class Drill:
             "workspace; w = workspace(); print(json.dumps([len(registry.candidates(w)), "
             "sorted(f.sha256 for r in receipts(w.landing) for f in r.files)]))"
         )
-        done = self.engine.execute("dagster-code", "python", "-c", code)
+        signed_in = 'MLFLOW_TRACKING_PASSWORD=$(cat "$MLFLOW_TRACKING_PASSWORD_FILE") exec python -c "$0"'
+        done = self.engine.execute("dagster-code", "sh", "-c", signed_in, code)
         candidates, files = json.loads(done.stdout.splitlines()[-1])
         return State(hospital.results(self.engine), candidates, files)
 
