@@ -18,7 +18,7 @@ CONFIG = {
         "runs": {"tag_concurrency_limits": [{"key": "radia/writes", "limit": 1}]},
     },
     "freshness": {"enabled": True},
-    "run_monitoring": {"enabled": True, "start_timeout_seconds": 600},
+    "run_monitoring": {"enabled": True, "start_timeout_seconds": 300},
     "retention": {"sensor": {"purge_after_days": 30}, "schedule": {"purge_after_days": 90}},
 }
 """dagster.yaml on the embedded defaults: SQLite in the same folder."""

@@ -321,7 +321,7 @@ def drill(engine: Engine, feed: Path, *, chosen: Sequence[str], seed: int) -> li
         hospital.bring_in(engine, feed)
     site.finish()
     site.reference = site.state()
-    print(f"undisturbed: {site.reference}", flush=True)
+    print(f"undisturbed: {site.reference.digests}, {len(site.reference.files)} files", flush=True)
     for name in chosen:
         if name in FAULTS:
             rows.append(injected(site, name))

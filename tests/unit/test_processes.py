@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from pipelines import processes
 from pipelines.processes import end_killed_runs, sign_in
 from radia.services import dagster_home
 from radia.workspace import Workspace
@@ -77,6 +79,50 @@ def test_another_process_of_the_same_number_is_not_the_same(site: Workspace, ins
     path = site.dagster_home / "processes" / f"{run_id}.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"started": 1.0}))
     assert end_killed_runs(instance, site) == [run_id]
+
+
+def test_a_process_that_nobody_has_asked_after_is_gone_too(site: Workspace, instance: dg.DagsterInstance) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    run_id = begun(instance)
+    carried_by(site, run_id, gone.pid)
+    path = site.dagster_home / "processes" / f"{run_id}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"started": processes._start(gone.pid)}))
+    assert end_killed_runs(instance, site) == []
+    gone.kill()
+    while Path(f"/proc/{gone.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    assert end_killed_runs(instance, site) == [run_id]
+    gone.wait()
+
+
+class TestARunThatHasNotSignedIn:
+    """It was killed in the seconds between its start and its first asset, or is about to sign in."""
+
+    def test_is_gone_where_the_container_came_up_after_it(
+        self, site: Workspace, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = instance.create_run_for_job(training, status=dg.DagsterRunStatus.STARTED)
+        monkeypatch.setattr(processes, "_up_seconds", lambda: -60.0)
+        assert end_killed_runs(instance, site) == [run.run_id]
+        assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.FAILURE
+
+    def test_is_waited_for_where_it_came_later(self, site: Workspace, instance: dg.DagsterInstance) -> None:
+        instance.create_run_for_job(training, status=dg.DagsterRunStatus.STARTING)
+        assert end_killed_runs(instance, site) == []
+
+    def test_is_not_waited_for_without_end(
+        self, site: Workspace, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = instance.create_run_for_job(training, status=dg.DagsterRunStatus.STARTED)
+        monkeypatch.setattr(processes, "UNSIGNED_SECONDS", -1.0)
+        assert end_killed_runs(instance, site) == [run.run_id]
+
+    def test_that_no_process_carries_yet_is_left_alone(
+        self, site: Workspace, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        instance.create_run_for_job(training, status=dg.DagsterRunStatus.NOT_STARTED)
+        monkeypatch.setattr(processes, "UNSIGNED_SECONDS", -1.0)
+        assert end_killed_runs(instance, site) == []
 
 
 def test_a_sensor_that_is_on_from_the_first_ends_killed_runs_so_that_the_queue_goes_on(
