@@ -300,10 +300,10 @@ def differing(found: list[str], expected: list[str]) -> int:
 PACS, CLOCK, RAY = "pacs", "clock", "ray"
 FAULTS: dict[str, tuple[str, Callable[[Drill], tuple[int, str]], int]] = {
     "kill": ("kill -9 of every service, at random moments of the job", Drill.killed, 6),
-    "postgres": ("PostgreSQL restarted during the job", Drill.postgres_restarted, 3),
+    "postgres": ("PostgreSQL restarted during the job", Drill.postgres_restarted, 2),
     "mlflow": ("MLflow down at registration", Drill.mlflow_down, 2),
-    "memory": ("the training process killed, as by the kernel out of memory", Drill.out_of_memory, 3),
-    "disk": ("disk of the data folder full", Drill.disk_full, 4),
+    "memory": ("the training process killed, as by the kernel out of memory", Drill.out_of_memory, 2),
+    "disk": ("disk of the data folder full", Drill.disk_full, 3),
     CLOCK: ("the clock jumps a day ahead, then back", Drill.clock_jumps, 1),
 }
 """What it is called, how it is injected, and how often."""
