@@ -33,8 +33,9 @@ def start() -> str | tuple[str, int]:
     """The page before anything was read."""
     try:
         served = context().model.now()
-    except NoModel as error:
-        return render_template("message.html", message=f"{say('demo.refusals.NoModel')} ({error})", status=422), 422
+    except NoModel:
+        texts = {"title": say("demo.refusals.NoModel"), "message": say("demo.no_model")}
+        return render_template("message.html", **texts, status=422), 422
     return render_template("demo/page.html", examples=examples.COUNT, served=served)
 
 

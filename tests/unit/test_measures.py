@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -378,9 +379,9 @@ class TestJobs:
         with free_ports(2) as (code, metrics):
             service = find("dagster-code")
             here = Place(site, port=code)
-            command = service.command(here)
-        environment = {**os.environ, **command.environment, "RADIA_METRICS": f"dagster-code={metrics}"}
-        with subprocess.Popen(command.arguments, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL) as server:
+        command = [sys.executable, "-m", "radia", "serve", "dagster-code", "--port", str(code)]
+        environment = {**os.environ, "RADIA_DATA": str(site.root), "RADIA_METRICS": f"dagster-code={metrics}"}
+        with subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL) as server:
             try:
                 until(lambda: server.poll() is not None or all_answer(metrics))
                 text = fetched(metrics)

@@ -125,7 +125,8 @@ def test_a_site_without_a_model_says_what_to_do(tmp_path: Path) -> None:
     client = create_app(Workspace(tmp_path), open_demo=True).test_client()
     page = client.get("/demo", headers={"Accept-Language": "fr"}).get_data(as_text=True)
     assert page.startswith("<!doctype html>")
-    assert "Aucun modèle n&#39;est encore en service. (no model is in use yet: run `radia run`" in page
+    assert "<h1>Aucun modèle n&#39;est encore en service.</h1>" in page
+    assert "radia promote" in page
     assert client.get("/healthz").get_json() == {"status": "ok", "model": None}
 
 
