@@ -124,6 +124,8 @@ class Engine:
         }
         self.running: dict[str, Container] = {}
         self.restarts: dict[str, int] = dict.fromkeys(self.services, 0)
+        """How often each had to be started again that ended by itself."""
+        self._killed: set[str] = set()
         self._wanted: set[str] = set()
         self._well: set[str] = set()
         self._lock = threading.RLock()
@@ -267,6 +269,8 @@ class Engine:
     def kill(self, name: str) -> None:
         """kill -9 of everything in a container; its restart policy does the rest."""
         one = self.running[name]
+        with self._lock:
+            self._killed.add(name)
         _signal(one, signal.SIGKILL)
         one.process.wait()
 
@@ -295,7 +299,8 @@ class Engine:
                     one = self.running.get(name)
                     again = self.services[name].get("restart") == "unless-stopped"
                     if again and one is not None and one.ended is not None and time.monotonic() - one.started > 1:
-                        self.restarts[name] += 1
+                        self.restarts[name] += name not in self._killed
+                        self._killed.discard(name)
                         self.start(name)
 
     # --- inside -----------------------------------------------------------------------------------------------------

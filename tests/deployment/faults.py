@@ -151,8 +151,8 @@ class Drill:
     # --- faults: each says how many it injected, and how the run that it met ended -----------------------------------
 
     def killed(self) -> tuple[int, str]:
-        """kill -9 of every service, in an order of chance and at moments of chance, while the job runs."""
-        names = self.chance.sample(SERVICES, len(SERVICES))
+        """kill -9 of every service, twice, in an order of chance and at moments of chance, while the job runs."""
+        names = self.chance.sample(2 * SERVICES, 2 * len(SERVICES))
         run = self.start()
         for name in names:
             time.sleep(self.chance.uniform(1, 15))
@@ -299,7 +299,7 @@ def differing(found: list[str], expected: list[str]) -> int:
 
 PACS, CLOCK, RAY = "pacs", "clock", "ray"
 FAULTS: dict[str, tuple[str, Callable[[Drill], tuple[int, str]], int]] = {
-    "kill": ("kill -9 of every service, at random moments of the job", Drill.killed, 6),
+    "kill": ("kill -9 of every service, at random moments of the job", Drill.killed, 3),
     "postgres": ("PostgreSQL restarted during the job", Drill.postgres_restarted, 2),
     "mlflow": ("MLflow down at registration", Drill.mlflow_down, 2),
     "memory": ("the training process killed, as by the kernel out of memory", Drill.out_of_memory, 2),
