@@ -138,8 +138,9 @@ def _used_bits(stored: NDArray[Any], dataset: PydicomDataset) -> NDArray[Any]:
     if stored.dtype.kind == "f":
         return stored
     allocated = stored.dtype.itemsize * 8
-    bits = int(dataset.get("BitsStored") or allocated)
-    low = max(int(dataset.get("HighBit", bits - 1)) + 1 - bits, 0)
+    bits = _whole_number(dataset, "BitsStored") or allocated
+    high = _whole_number(dataset, "HighBit")
+    low = 0 if high is None else max(high + 1 - bits, 0)
     native = dataset.file_meta.TransferSyntaxUID in container.NATIVE
     if bits >= allocated or (low and not native):
         return stored
@@ -151,7 +152,7 @@ def _used_bits(stored: NDArray[Any], dataset: PydicomDataset) -> NDArray[Any]:
 
 
 def _luminance(stored: NDArray[Any], dataset: PydicomDataset) -> NDArray[np.float32]:
-    top = float((1 << int(dataset.get("BitsStored") or 8)) - 1)
+    top = float((1 << (_whole_number(dataset, "BitsStored") or 8)) - 1)
     weights = np.array([0.299, 0.587, 0.114], np.float32)
     gray: NDArray[np.float32] = np.clip(stored[..., :3].astype(np.float32) @ weights / top, 0, 1)
     return gray
@@ -238,8 +239,21 @@ def _spread(values: NDArray[np.float32], center: float, width: float) -> NDArray
 
 def _bone_is_dark(dataset: PydicomDataset) -> bool:
     if dataset.get("PresentationIntentType") == "FOR PROCESSING" and "PixelIntensityRelationshipSign" in dataset:
-        return int(dataset.PixelIntensityRelationshipSign or -1) == 1  # less X-ray, as behind bone, is a lower value
+        # less X-ray, as behind bone, is a lower value
+        return _first_number(dataset, "PixelIntensityRelationshipSign") == 1
     return str(dataset.get("PhotometricInterpretation")) == "MONOCHROME1"
+
+
+def _whole_number(dataset: PydicomDataset, keyword: str) -> int | None:
+    """What the layout of pixels hangs on, 0..64; None where it is missing. Raises Refusal where it is no such number."""
+    try:
+        value = dataset.get(keyword)
+        number = None if value in (None, "") else int(value)
+    except Exception as error:  # pydicom converts a value when it is asked for, and raises whatever it likes
+        raise Refusal(Reason.UNREADABLE_PIXELS, f"{keyword} is no number") from error
+    if number is not None and not 0 <= number <= 64:
+        raise Refusal(Reason.UNREADABLE_PIXELS, f"{keyword} is out of range")
+    return number
 
 
 def _first_number(dataset: PydicomDataset, keyword: str) -> float | None:
@@ -257,7 +271,12 @@ def _lut_item(dataset: PydicomDataset, keyword: str) -> tuple[NDArray[np.int64],
     items = dataset.get(keyword)
     if not items or "LUTDescriptor" not in items[0] or "LUTData" not in items[0]:
         return None
-    count, first, bits = (int(number) for number in items[0].LUTDescriptor)
+    try:
+        count, first, bits = (int(number) for number in items[0].LUTDescriptor)
+    except (TypeError, ValueError):
+        return None
+    if not -32768 <= first <= 65535:
+        return None
     count = count & 0xFFFF or 65536
     first -= 65536 if dataset.get("PixelRepresentation") and first > 32767 and keyword == "ModalityLUTSequence" else 0
     content = items[0].LUTData

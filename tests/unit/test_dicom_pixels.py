@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.utils import pixel_array
@@ -108,6 +109,26 @@ class TestReadGray:
 
     def test_is_flat_where_the_image_is(self) -> None:
         assert np.isfinite(read_gray(image(np.full((32, 32), 7, "u2")))).all()
+
+    @pytest.mark.parametrize("value", ["seven", ["7", "8"], "200"])
+    def test_refuses_a_layout_of_something_else_than_numbers(self, value: object) -> None:
+        odd = image()
+        odd[0x00280102] = DataElement(0x00280102, "LO", value)  # HighBit, under a VR that it never has
+        with pytest.raises(Refusal) as refused:
+            read_gray(odd)
+        assert refused.value.reason is Reason.UNREADABLE_PIXELS
+
+    def test_takes_an_empty_high_bit_for_a_missing_one(self) -> None:
+        empty = image()
+        empty[0x00280102] = DataElement(0x00280102, "IS", "")
+        assert np.array_equal(read_gray(empty), read_gray(image()))
+
+    @pytest.mark.parametrize("descriptor", [[2, 0], [2, 1 << 40, 16], ["", "", ""]])
+    def test_leaves_a_table_out_that_cannot_be_one(self, descriptor: list[object]) -> None:
+        table = Dataset()
+        table[0x00283002] = DataElement(0x00283002, "LO", [str(number) for number in descriptor])  # LUTDescriptor
+        table.LUTData = b"\x00\x00\xff\xff"
+        assert np.array_equal(read_gray(image(VOILUTSequence=Sequence([table]))), read_gray(image()))
 
     def test_names_what_it_cannot_read(self, tmp_path: Path) -> None:
         none = image()
