@@ -245,7 +245,7 @@ def _bone_is_dark(dataset: PydicomDataset) -> bool:
 
 
 def _whole_number(dataset: PydicomDataset, keyword: str) -> int | None:
-    """What the layout of pixels hangs on, 0..64; None where it is missing. Raises Refusal where it is no such number."""
+    """What the layout of pixels hangs on, 0..64; None where it is missing. Raises Refusal where it is none."""
     try:
         value = dataset.get(keyword)
         number = None if value in (None, "") else int(value)
