@@ -18,6 +18,7 @@ from radia.explain import explained
 from radia.images import ImageStore
 from radia.model import load_checkpoint, read_checkpoint
 from radia.predict import predict
+from radia.registry import connection, runs
 from radia.steps import Run, open_run
 from radia.steps.data import current_snapshot
 from radia.steps.telling import Telling, told
@@ -119,7 +120,7 @@ class TestMlflow:
         assert known is not None
         names = {name for name, _, _ in known.metrics}
         assert {"training/network 1/loss", "training/network 2/validation AUROC", "training/validation AUROC"} <= names
-        with registry._registry(run.workspace) as client:
+        with connection.client(run.workspace) as client:
             found = client.get_metric_history(known.run_id, "training/network 1/loss")
             assert [entry.step for entry in found] == [1, 2]
             files = {entry.path for entry in client.list_artifacts(known.run_id, "training")}
@@ -144,8 +145,8 @@ class TestMlflow:
         known = told(copy.workspace)
         assert known is not None
         assert (known.run_id, known.files["examples.png"]) == ("", b"png")
-        with registry._registry(run.workspace) as client:
-            run_of = registry._run_of(client, run.workspace, known, "retrain", {"snapshot": "s", "checkpoint": "c"})
+        with connection.client(run.workspace) as client:
+            run_of = runs.run_of(client, run.workspace, known, "retrain", {"snapshot": "s", "checkpoint": "c"})
             assert run_of.data.metrics["training/loss"] == 0.5
             assert run_of.data.tags["checkpoint"] == "c"
 
@@ -155,7 +156,7 @@ class TestMlflow:
         registry.tell_training(run.workspace, said)
         assert registry.open_training(run.workspace, "retrain", "a key") == first
         registry.tell_training(run.workspace, said, ended="FINISHED")
-        with registry._registry(run.workspace) as client:
+        with connection.client(run.workspace) as client:
             assert len(client.get_metric_history(first, "training/loss")) == 2
             client.set_tag(first, "checkpoint", "of a registered candidate")
         assert registry.open_training(run.workspace, "retrain", "a key") != first

@@ -22,6 +22,7 @@ import pytest
 from radia import approval, digests, gate, registry
 from radia.errors import PromotionRefused, RegistryError
 from radia.ledger import Ledger, open_ledger
+from radia.registry import connection, records, runs
 from radia.settings import GateSettings
 from radia.workspace import Workspace
 
@@ -101,7 +102,7 @@ def register_candidate(site: Workspace, ledger: Ledger, weights: bytes, *, gain:
 def site(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shutil.copytree(template, tmp_path / "site")
-    monkeypatch.setattr(registry, "_local", in_the_copy)
+    monkeypatch.setattr(records, "local", in_the_copy)
     return Workspace(tmp_path / "site")
 
 
@@ -117,7 +118,7 @@ def ledger(site: Workspace) -> Ledger:
 
 def say(site: Workspace, version: str, **tags: str) -> None:
     """What a person does in MLflow's page of a version."""
-    with registry._registry(site) as client:
+    with connection.client(site) as client:
         for name, value in tags.items():
             client.set_model_version_tag("cxr-candidate", version, name, value)
 
@@ -181,7 +182,7 @@ class TestApproval:
         assert [event.parameters["previous"] for event in ledger.events(action="promote")] == ["cxr/1"]
 
     def test_by_copying_to_cxr_counts_too(self, site: Workspace, ledger: Ledger) -> None:
-        with registry._registry(site) as client:
+        with connection.client(site) as client:
             client.copy_model_version("models:/cxr-candidate/2", "cxr")
             client.set_model_version_tag("cxr", "2", "approver", "Dr Côté")
         [acted] = act(site, ledger)
@@ -266,7 +267,7 @@ class TestWhatStandsAgainst:
         assert "changed after it was registered" in acted.why
 
     def test_a_candidate_that_the_ledger_does_not_know(self, site: Workspace, ledger: Ledger) -> None:
-        with registry._registry(site) as client:
+        with connection.client(site) as client:
             known = client.get_model_version("cxr-candidate", "1")
             client.create_model_version("cxr-candidate", known.source, run_id=known.run_id, tags=dict(known.tags))
         approve(site, "4")
@@ -380,8 +381,8 @@ class TestWithBasicAuth:
         site = Workspace(tmp_path / "site")
         ledger = open_ledger(site)
         log_in("pipeline")
-        with registry._registry(site) as client:
-            registry._experiment(client, site)  # its own: it may log there
+        with connection.client(site) as client:
+            runs.experiment(client, site)  # its own: it may log there
         log_in("lead")
         registry.register_champion(site, write_checkpoint(site.root / "base", b"base"), "The base.")
         log_in("pipeline")

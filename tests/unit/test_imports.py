@@ -30,7 +30,7 @@ HOMES = {
         "radia/base_weights.py",
         "radia/pickles.py",
     ),
-    "mlflow": ("radia/registry.py", "radia/served_model.py"),
+    "mlflow": ("radia/registry/", "radia/served_model.py"),
     "flask": ("radia/web/",),
     "dagster": ("pipelines/",),
     "dvc": ("radia/snapshot/",),

@@ -12,6 +12,7 @@ import pytest
 
 from radia import registry
 from radia.errors import RegistryError
+from radia.registry import cards, connection, registering
 from radia.workspace import Workspace
 
 EVIDENCE = {"snapshot": "a" * 64, "checkpoint": "b" * 64, "metrics": "c" * 64, "dvc": "d" * 32, "gate": "passed"}
@@ -53,13 +54,13 @@ class TestCardsOfALengthThatServersTake:
         assert registry.artefact(site, registry.candidates(site)[0], "model_card.md").decode() == card
 
     def test_a_short_card_stands_as_it_is(self) -> None:
-        assert registry._shortened("# Model card") == "# Model card"
+        assert cards.shortened("# Model card") == "# Model card"
 
     def test_notes_find_room_and_the_oldest_give_way(self) -> None:
-        card = registry._shortened("# Model card\n" + "A line of it.\n" * 500)
+        card = cards.shortened("# Model card\n" + "A line of it.\n" * 500)
         noted = card
         for number in range(40):
-            noted = registry._noted(noted, f"Patient {number} was withdrawn, and this model saw their images.")
+            noted = cards.noted(noted, f"Patient {number} was withdrawn, and this model saw their images.")
         assert len(noted) <= registry.CARD_ROOM
         assert noted.partition(registry.NOTE)[0] == card
         assert "Patient 39 " in noted
@@ -117,7 +118,7 @@ class TestLogCandidate:
 
     def test_logs_params_metrics_files_and_the_dataset_on_the_run(self, site: Workspace, checkpoint: Path) -> None:
         logged = log(site, checkpoint)
-        with registry._registry(site) as client:
+        with connection.client(site) as client:
             run = client.get_run(logged.run_id)
             files = {entry.path for entry in client.list_artifacts(logged.run_id)}
         assert run.info.status == "FINISHED"
@@ -146,11 +147,11 @@ class TestLogCandidate:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(registry, "_log_model", killed)
+            patch.setattr(registering, "log_model", killed)
             with pytest.raises(KeyboardInterrupt):
                 log(site, checkpoint)
         logged = log(site, checkpoint)
-        with registry._registry(site) as client:
+        with connection.client(site) as client:
             experiment = client.get_experiment_by_name("radia").experiment_id
             states = {run.info.run_id: run.info.status for run in client.search_runs([experiment])}
         assert states.pop(logged.run_id) == "FINISHED"
@@ -163,7 +164,7 @@ class TestLogCandidate:
 
     def test_takes_names_that_mlflow_refuses(self, site: Workspace, checkpoint: Path) -> None:
         logged = log(site, checkpoint, params={"a(b)": "x" * 9000}, metrics={"f1 (50%)": 0.5})
-        with registry._registry(site) as client:
+        with connection.client(site) as client:
             run = client.get_run(logged.run_id)
         assert len(run.data.params["a_b_"]) == 6000
         assert run.data.metrics == {"f1 _50__": 0.5}
@@ -180,7 +181,7 @@ class TestServedModel:
         save_checkpoint(tmp_path / "slim", model, describe(model))
         images = np.random.default_rng(0).integers(0, 256, (2, 64, 64), dtype=np.uint8)
         logged = log(site, tmp_path / "slim", input_example=images)
-        with registry._registry(site):
+        with connection.client(site):
             served = mlflow.pyfunc.load_model(f"models:/cxr-candidate/{logged.version}")
         expected = predict(load_checkpoint(tmp_path / "slim")[0], images).probabilities
         assert np.array_equal(served.predict(images), expected)
@@ -234,7 +235,7 @@ class TestRecordDigest:
         return log(site, checkpoint)
 
     def test_stays_when_people_decide_and_note(self, site: Workspace, logged: registry.Candidate) -> None:
-        with registry._registry(site) as client:
+        with connection.client(site) as client:
             client.set_model_version_tag("cxr-candidate", "1", "approval", "approved")
             client.set_model_version_tag("cxr-candidate", "1", "approver", "Dr Côté")
         registry.note_on_card(site, "cxr-candidate", "1", "A patient was withdrawn.")
