@@ -44,7 +44,7 @@ SERVICES = [
 PAGE = CHECKOUT / "docs" / "reliability.md"
 TRIES = 12
 DAY = 86_400
-RAY_TIMES = 2
+RAY_TIMES = 1
 PARTS = 3
 """In which the feed is brought in: one fault for each of them and each way."""
 TRAINING = {"epochs": 12}
