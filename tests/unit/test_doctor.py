@@ -166,7 +166,7 @@ def test_a_way_out_fails_where_services_are_served_and_warns_elsewhere(
 
 
 @pytest.mark.parametrize(
-    ("off", "state", "words"), [(0, "ok", "0 s"), (-600, "fail", "ahead of"), (600, "fail", "behind")]
+    ("off", "state", "words"), [(0, "ok", "PACS of HND"), (-600, "fail", "ahead of"), (600, "fail", "behind")]
 )
 def test_a_clock_that_is_not_that_of_the_pacs_fails(site: Workspace, off: int, state: str, words: str) -> None:
     class Pacs(BaseHTTPRequestHandler):
