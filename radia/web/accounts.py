@@ -6,6 +6,7 @@ SHA-256: whoever reads the file can sign in as nobody. Names are people of the h
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -213,9 +214,11 @@ def opened_database(file: Path, schema: str) -> Iterator[sqlite3.Connection]:
         os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
     database = sqlite3.connect(file, timeout=20, isolation_level=None)
     try:
-        if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            database.execute("PRAGMA journal_mode = WAL")
-            database.executescript(schema)
+        if not file.stat().st_size or not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            with file.with_name(f".{file.name}.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # WAL is not waited for: two who make it at once would fail
+                database.execute("PRAGMA journal_mode = WAL")
+                database.executescript(schema)
         database.execute("BEGIN IMMEDIATE")
         yield database
         database.execute("COMMIT")
