@@ -215,7 +215,7 @@ def opened_database(file: Path, schema: str) -> Iterator[sqlite3.Connection]:
     database = sqlite3.connect(file, timeout=20, isolation_level=None)
     try:
         if not file.stat().st_size or not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            with file.with_name(f".{file.name}.lock").open("w") as lock:
+            with os.fdopen(os.open(file.with_name(f".{file.name}.lock"), os.O_CREAT | os.O_RDWR, 0o600)) as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # WAL is not waited for: two who make it at once would fail
                 database.execute("PRAGMA journal_mode = WAL")
                 database.executescript(schema)
